@@ -1,0 +1,1 @@
+"""Tutelage: small models that learn under big teachers, and from your own databases."""

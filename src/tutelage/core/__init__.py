@@ -1,0 +1,1 @@
+"""The spine: it composes, builds, runs and keeps, and knows no task."""

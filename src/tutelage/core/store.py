@@ -1,0 +1,73 @@
+"""Results of costly steps, kept by the hash of what made them.
+
+A result is a folder. It is built under a lock in ``<hash>.partial``, which outlives a kill so that the next
+builder can resume in it, gets a ``manifest.json``, and is then renamed: a folder without that suffix is whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def content_hash(inputs: Mapping[str, Any]) -> str:
+    """Hash JSON values; the order of keys does not count."""
+    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that is seen whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class Store:
+    """Finished results under ``<root>/<kind>/<hash of inputs>/``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def find(self, kind: str, inputs: Mapping[str, Any]) -> Path | None:
+        """Return the finished folder, or None."""
+        folder = self.root / kind / content_hash(inputs)
+        return folder if (folder / "manifest.json").is_file() else None
+
+    def make(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the finished folder of ``inputs``, building it first where there is none.
+
+        Args:
+            kind: What sort of result this is, such as ``teachers``.
+            inputs: Everything that the result depends on, as JSON values.
+            build: Fills the folder it is given. After a kill it is called again with the same folder and
+                what was left there.
+        """
+        folder = self.root / kind / content_hash(inputs)
+        if found := self.find(kind, inputs):
+            return found
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is the operating system's, so a killed builder leaves none behind.
+        with FileLock(folder.with_suffix(".lock")):
+            if found := self.find(kind, inputs):
+                return found
+            partial = folder.with_suffix(".partial")
+            partial.mkdir(exist_ok=True)
+            build(partial)
+            manifest = {"kind": kind, "inputs": inputs}
+            write_atomically(partial / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            partial.rename(folder)
+        return folder

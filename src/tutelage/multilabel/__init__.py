@@ -1,0 +1,1 @@
+"""Knowledge distillation for multi-label image classification."""

@@ -1,0 +1,1 @@
+"""Databases: what is in them, and a sandbox to ask them."""

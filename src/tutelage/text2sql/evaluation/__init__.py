@@ -1,0 +1,1 @@
+"""The six scores of text-to-SQL."""

@@ -1,0 +1,1 @@
+"""DB-Explore: from a database to checked question-SQL pairs."""

@@ -1,0 +1,1 @@
+"""Walks on the database graph."""

@@ -1,0 +1,1 @@
+"""From a walk to question-SQL candidates."""
