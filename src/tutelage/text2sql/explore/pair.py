@@ -1,0 +1,87 @@
+"""What passes between the stages of an exploration: a walk, a candidate, an accepted pair."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+# One operator is added a level, so a pair of level k has k - 1 of them; level 1 is a plain projection.
+Operator = Literal[
+    "filter",
+    "join",
+    "aggregate",
+    "group",
+    "having",
+    "order",
+    "limit",
+    "nesting",
+    "set_operation",
+    "cte",
+    "window",
+]
+OPERATORS: tuple[Operator, ...] = (
+    "filter",
+    "join",
+    "aggregate",
+    "group",
+    "having",
+    "order",
+    "limit",
+    "nesting",
+    "set_operation",
+    "cte",
+    "window",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The columns that a sampler chose together.
+
+    ``id`` names the walk: the same seed and id give the same columns, whatever was sampled before.
+    """
+
+    id: int
+    columns: tuple[tuple[str, str], ...]  # (table, column), in the order they were reached
+    sampler: str
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The walk's tables, each once, in the order they were reached."""
+        return tuple(dict.fromkeys(table for table, _ in self.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A question and its SQL as a synthesizer wrote them, not yet checked.
+
+    ``state`` is the synthesizer's own: what it needs to extend this pair. Nobody else reads it.
+    """
+
+    question: str
+    sql: str
+    level: int
+    operators: tuple[str, ...]  # of OPERATORS, in the order they were added
+    state: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An accepted candidate.
+
+    ``id`` is a function of the walk and of the path of extensions that led here, so it is stable over runs.
+    """
+
+    id: str
+    db_id: str
+    level: int
+    question: str
+    sql: str
+    operators: tuple[str, ...]
+    sampler: str
+    parent: str | None  # the id of the pair that this one extends; None at level 1
+    walk: int
+    columns: tuple[str, ...]  # "table.column", as the SQL uses them
+    tables: tuple[str, ...]
+    state: Mapping[str, Json]
