@@ -1,0 +1,23 @@
+"""What the pipeline asks of a synthesizer."""
+
+from abc import ABC, abstractmethod
+
+from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
+
+
+class Synthesizer(ABC):
+    """Turns walks into questions and SQL, from simple to complex.
+
+    Beside the values of its YAML, a synthesizer is built with ``catalog`` (the database's structure), ``knowledge``
+    (what was mined about it), ``execute`` (SQL → result, in the sandbox) and ``seed``. What it proposes is a
+    function of these and of the walk or parent alone, never of what it proposed before: so a killed exploration
+    resumes to the same pairs.
+    """
+
+    @abstractmethod
+    def begin(self, walk: Walk) -> list[Candidate]:
+        """Propose plain projections of a walk's columns (level 1)."""
+
+    @abstractmethod
+    def extend(self, parent: Pair, walk: Walk) -> list[Candidate]:
+        """Propose pairs of the parent's level + 1, each with exactly one operator more than the parent."""
