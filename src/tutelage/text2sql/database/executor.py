@@ -1,0 +1,268 @@
+"""The sandbox: model-written SQL runs here and nowhere else.
+
+Every query runs on a connection that can only read (`guard`), within limits on time, rows, bytes and memory
+(`session`), and by default in a process of its own (`worker`) that is killed and replaced when it hangs or dies.
+"""
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tutelage.text2sql.database import worker as worker_module
+from tutelage.text2sql.database.guard import TextErrors
+from tutelage.text2sql.database.session import (
+    Limits,
+    Query,
+    Result,
+    Scope,
+    Session,
+    Status,
+    Timing,
+    failure,
+)
+from tutelage.text2sql.database.worker import Job, Run, Time
+
+__all__ = ["Executor", "Limits", "Query", "Result", "Status", "Timing"]
+
+# How long past its limit a worker may be silent. SQLite looks at the clock between instructions only, and one
+# instruction (a LIKE over a long text) can take for ever.
+_GRACE_SECONDS = 2.0
+_START_SECONDS = 60.0
+# Results that may wait for a slow one before them, for each worker.
+_WINDOW = 16
+
+
+class Executor:
+    """Executes read-only SQL on SQLite files. To be used as a context manager, from one thread.
+
+    ``run`` and ``map`` may be mixed: a query may be run while the results of a map are being read.
+    """
+
+    def __init__(self, *, workers: int, limits: Limits, text_errors: TextErrors = "ignore") -> None:
+        """Start nothing yet: workers start at the first query.
+
+        Args:
+            workers: Processes. 0 runs in this process: all that cannot write, time (between SQLite's
+                instructions), rows and bytes are held, but memory is not, and a query inside one endless
+                instruction is not stopped. For SQL of one's own making.
+            limits: For queries that bring none.
+            text_errors: What to do with text that is not UTF-8: ``strict`` makes the query fail.
+        """
+        self._limits = limits
+        self._text_errors: TextErrors = text_errors
+        self._local = None if workers else Session(text_errors=text_errors)
+        self._size = workers
+        self._workers: list[_Worker] = []
+        self._tickets = 0
+        self._waiting: deque[tuple[int, Job]] = deque()
+        self._done: dict[int, Result | Timing] = {}
+        self._forgotten: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, database: Path, sql: str) -> Result:
+        """Execute one statement; whatever is wrong with it stands in the result, and nothing is raised."""
+        outcome = self._finish(Run(database, sql, self._limits))
+        assert isinstance(outcome, Result)
+        return outcome
+
+    def map(self, queries: Iterable[Query]) -> Iterator[Result]:
+        """Execute many; their results come in the order of the queries, whatever the number of workers."""
+        jobs = (Run(query.database, query.sql, query.limits or self._limits) for query in queries)
+        if self._local is not None:
+            for job in jobs:
+                yield job(self._local)
+            return
+        tickets: deque[int] = deque()
+        try:
+            for job in jobs:
+                tickets.append(self._submit(job))
+                if len(tickets) == _WINDOW * self._size:
+                    yield self._result(tickets)
+            while tickets:
+                yield self._result(tickets)
+        finally:  # the reader may stop early
+            self._forget(tickets)
+
+    def time(
+        self, database: Path, statements: Sequence[str], *, repeats: int, scope: Scope, limits: Limits | None = None
+    ) -> Timing:
+        """Time statements in turn, ``repeats`` times, each on a fresh connection.
+
+        Args:
+            database: The file.
+            statements: Usually the prediction and the gold.
+            repeats: Rounds over all statements.
+            scope: ``execute``: of ``execute`` alone, as VES has it (BIRD, evaluation_ves.py). ``fetch``: of execute,
+                fetch and close, as R-VES has it (mini_dev).
+            limits: For each single execution; rows and bytes do not count. None: the executor's.
+
+        Times are comparable only if nothing else runs: use one worker.
+        """
+        outcome = self._finish(Time(database, tuple(statements), repeats, scope, limits or self._limits))
+        return outcome if isinstance(outcome, Timing) else Timing(outcome.status, outcome.error, [])
+
+    def close(self) -> None:
+        """Stop the workers, whatever they are doing."""
+        while self._workers:
+            self._workers.pop().kill()
+        self._waiting.clear()
+        if self._local is not None:
+            self._local.close()
+
+    def _finish(self, job: Job) -> Result | Timing:
+        if self._local is not None:
+            return job(self._local)
+        return self._outcome(self._submit(job))
+
+    def _result(self, tickets: deque[int]) -> Result:
+        outcome = self._outcome(tickets[0])
+        tickets.popleft()
+        assert isinstance(outcome, Result)
+        return outcome
+
+    def _submit(self, job: Job) -> int:
+        self._tickets += 1
+        self._waiting.append((self._tickets, job))
+        self._dispatch()
+        return self._tickets
+
+    def _outcome(self, ticket: int) -> Result | Timing:
+        while ticket not in self._done:
+            self._pump()
+        return self._done.pop(ticket)
+
+    def _forget(self, tickets: Iterable[int]) -> None:
+        unread = set(tickets)
+        never_begun = unread & {ticket for ticket, _ in self._waiting}
+        self._waiting = deque(entry for entry in self._waiting if entry[0] not in never_begun)
+        running = unread - never_begun - self._done.keys()
+        self._forgotten |= running
+        for ticket in unread & self._done.keys():
+            del self._done[ticket]
+
+    def _dispatch(self) -> None:
+        while len(self._workers) < self._size:
+            self._workers.append(_Worker(self._text_errors))
+        for index, worker in enumerate(self._workers):
+            if worker.idle and self._waiting:
+                if worker.died:
+                    self._workers[index] = _Worker(self._text_errors)
+                else:
+                    worker.give(*self._waiting.popleft())
+
+    def _pump(self) -> None:
+        """Hand out work, then wait for the first thing to happen: an answer, a death, or a time limit."""
+        self._dispatch()
+        timeout = min(worker.deadline for worker in self._workers if not worker.idle) - time.monotonic()
+        readable = wait([worker.pipe for worker in self._workers], max(timeout, 0.0))
+        for index, worker in enumerate(self._workers):
+            if worker.pipe in readable:
+                self._keep(worker.receive())
+            elif worker.overdue:
+                self._keep(worker.stop("timeout", "stuck in one instruction: its process was killed"))
+            if worker.died:
+                self._workers[index] = _Worker(self._text_errors)
+
+    def _keep(self, answer: "_Answer | None") -> None:
+        if answer is None:
+            return
+        ticket, outcome = answer
+        if ticket in self._forgotten:
+            self._forgotten.remove(ticket)
+        else:
+            self._done[ticket] = outcome
+
+
+_Answer = tuple[int, Result | Timing]
+
+
+class _Worker:
+    """A process, and the one job it has."""
+
+    def __init__(self, text_errors: TextErrors) -> None:
+        self.pipe, theirs = Pipe()
+        self._process = subprocess.Popen(
+            # -P: a sqlite3.py in the user's folder is not the sqlite3 that is meant.
+            [sys.executable, "-P", "-m", worker_module.__name__, str(theirs.fileno()), text_errors],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._ready = False
+        self._ticket: int | None = None
+        self._begin = time.monotonic()
+        self.deadline = self._begin + _START_SECONDS
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a job."""
+        return self._ready and self._ticket is None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it is silent past its limit."""
+        return not self.idle and time.monotonic() > self.deadline
+
+    @property
+    def died(self) -> bool:
+        """Whether another one has to take its place."""
+        return self._process.poll() is not None
+
+    def give(self, ticket: int, job: Job) -> None:
+        """Send a job to an idle worker."""
+        self._ticket = ticket
+        self._begin = time.monotonic()
+        self.deadline = self._begin + job.seconds + _GRACE_SECONDS
+        with suppress(BrokenPipeError):  # it died just now: `receive` finds out
+            self.pipe.send(job)
+
+    def receive(self) -> _Answer | None:
+        """Take what it sends: an answer, or None for the sign that it has started."""
+        try:
+            outcome = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return self.stop("crashed", "its process died")
+        if outcome is None:
+            self._ready = True
+            return None
+        assert self._ticket is not None
+        answer, self._ticket = (self._ticket, outcome), None
+        return answer
+
+    def kill(self) -> int:
+        """End it, whatever it is doing.
+
+        Returns:
+            The exit status, which is negative for a signal.
+        """
+        self._process.kill()
+        self.pipe.close()
+        return self._process.wait()
+
+    def stop(self, status: Status, error: str) -> _Answer | None:
+        """Kill it, and give its job this end.
+
+        Raises:
+            RuntimeError: It never started; another one would not either.
+        """
+        code = self.kill()
+        if not self._ready:
+            raise RuntimeError(f"the sandbox's process does not start ({error}, exit status {code})")
+        if self._ticket is None:
+            return None
+        return self._ticket, failure(status, error, time.monotonic() - self._begin)

@@ -1,0 +1,81 @@
+"""A process of the sandbox: ``python -m tutelage.text2sql.database.worker <file descriptor> <text errors>``.
+
+A module of its own, not a ``multiprocessing`` target: that would import the user's main script, and with it torch,
+into every worker, and would fail in a script without a ``__main__`` guard.
+"""
+
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import cast
+
+from tutelage.text2sql.database.guard import TextErrors
+from tutelage.text2sql.database.session import Limits, Result, Scope, Session, Timing, failure, memory_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Execute and fetch."""
+
+    database: Path
+    sql: str
+    limits: Limits
+
+    def __call__(self, session: Session) -> Result:
+        return session.run(self.database, self.sql, self.limits)
+
+    @property
+    def seconds(self) -> float:
+        """The longest that it may take."""
+        return self.limits.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Execute repeatedly for the clock."""
+
+    database: Path
+    statements: tuple[str, ...]
+    repeats: int
+    scope: Scope
+    limits: Limits
+
+    def __call__(self, session: Session) -> Timing:
+        return session.time(self.database, self.statements, repeats=self.repeats, scope=self.scope, limits=self.limits)
+
+    @property
+    def seconds(self) -> float:
+        """The longest that it may take."""
+        return self.limits.seconds * self.repeats * len(self.statements)
+
+
+Job = Run | Time
+
+
+def serve(pipe: "Connection[Result | Timing | None, Job]", *, text_errors: TextErrors) -> None:
+    """Answer jobs until the other end closes the pipe."""
+    session = Session(text_errors=text_errors)
+    pipe.send(None)  # ready: the time limits of jobs do not include this process's start
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        with memory_limit(job.limits.memory_mb):
+            outcome = job(session)
+        try:
+            pipe.send(outcome)
+        except MemoryError:
+            pipe.send(failure("too_large", "out of memory", 0.0))
+
+
+def main(arguments: list[str]) -> None:
+    """Run a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it closes the pipe
+    serve(Connection(int(arguments[0])), text_errors=cast(TextErrors, arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
