@@ -180,3 +180,13 @@ def _clean(value: Value | None) -> Value | None:
     if isinstance(value, str) and "\ufffd" in value:
         return None
     return value
+
+
+def contained(connection: sqlite3.Connection, column: Column, key: Column) -> bool:
+    """Ask whether each value of a column is found in a key."""
+    here, there = quote(column.name), quote(key.name)
+    stray = connection.execute(
+        f"SELECT 1 FROM {quote(column.table)} WHERE {here} IS NOT NULL"
+        f" AND {here} NOT IN (SELECT {there} FROM {quote(key.table)} WHERE {there} IS NOT NULL) LIMIT 1"
+    )
+    return stray.fetchone() is None
