@@ -1,0 +1,88 @@
+"""Turns of a conversation to token ids.
+
+``chatml`` is rendered here and not by the tokenizer's own template, so that ids do not change with a
+tokenizer's version: Qwen2.5's template, for one, inserts a system turn of its own when none is given.
+"""
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from tutelage.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["chatml", "own", "plain"]
+
+
+class Message(TypedDict):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def check_template(tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:
+    """Refuse a tokenizer that lacks what the template needs.
+
+    Raises:
+        ConfigError: ChatML's markers are no single tokens, there is no template, or no end-of-text token.
+    """
+    if template == "chatml":
+        vocabulary = tokenizer.get_vocab()
+        missing = [token for token in ("<|im_start|>", "<|im_end|>") if token not in vocabulary]
+        if missing:
+            raise ConfigError(
+                "prompt.template",
+                f"chatml, but this tokenizer has no token {' and no '.join(missing)}",
+                "take prompt.template=own for a model with a chat template of its own, or plain for a base model",
+            )
+    elif template == "own" and not tokenizer.chat_template:
+        raise ConfigError(
+            "prompt.template",
+            "own, but this tokenizer comes without a chat template",
+            "take prompt.template=plain, or chatml if the model knows <|im_start|>",
+        )
+    if template != "chatml" and tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "prompt.template",
+            f"{template}, but this tokenizer names no end-of-text token, so an answer could not end",
+            "point model.path at a folder whose tokenizer_config.json names eos_token",
+        )
+
+
+def end_token(tokenizer: "PreTrainedTokenizerBase", template: Template) -> int:
+    """The id that ends an answer: learned with it, and where generation stops."""
+    if template == "chatml":
+        return _id(tokenizer, "<|im_end|>")
+    assert isinstance(tokenizer.eos_token_id, int), "check_template comes first"
+    return tokenizer.eos_token_id
+
+
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], *, template: Template) -> list[int]:
+    """Token ids of the conversation up to where the assistant begins to answer."""
+    if template == "chatml":
+        start, end, newline = _id(tokenizer, "<|im_start|>"), _id(tokenizer, "<|im_end|>"), text_ids(tokenizer, "\n")
+        ids: list[int] = []
+        for message in messages:
+            turn = text_ids(tokenizer, f"{message['role']}\n{message['content']}")
+            ids += [start, *turn, end, *newline]
+        return [*ids, start, *text_ids(tokenizer, "assistant\n")]
+    if template == "own":
+        turns = [{"role": str(message["role"]), "content": message["content"]} for message in messages]
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert isinstance(rendered, str)
+        return list(tokenizer.encode(rendered, add_special_tokens=False))
+    text = "\n\n".join(message["content"] for message in messages) + "\n\n"
+    beginning = tokenizer.encode("", add_special_tokens=True)  # a begin-of-text token where the model wants one
+    return [*beginning, *text_ids(tokenizer, text)]
+
+
+def text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Token ids of plain text: a marker such as ``<|im_end|>`` in a database's value stays text."""
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+def _id(tokenizer: "PreTrainedTokenizerBase", token: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int), "check_template comes first"
+    return found
