@@ -26,3 +26,7 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A file or a data set that is not what it should be."""
+
+
+class RunError(UserError):
+    """Something that stopped a run half-way; what was done is kept."""

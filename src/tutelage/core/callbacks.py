@@ -1,0 +1,154 @@
+"""What keeps a run exact and safe: step seeds, the last checkpoint, the NaN guard, whole files."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from tutelage.core.batches import TrainLoader
+from tutelage.core.curves import CurvesLogger
+from tutelage.core.errors import RunError
+from tutelage.core.randomness import seed_of
+
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+BEFORE_NAN = "before_nan.ckpt"
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary name and renames it, so the last good one survives a full disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        target = Path(path)
+        temporary = target.with_name(target.name + ".tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, temporary)
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise RunError(
+                str(target),
+                f"cannot write a checkpoint ({str(error).splitlines()[0]}); the one before it is whole",
+                f"free space, then continue with: python train.py run={target.parent.parent}",
+            ) from error
+
+
+class StepSeed(Callback):
+    """Seeds torch before each batch, so that dropout is a function of (seed, epoch, batch, rank)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(seed_of(self.seed, "step", trainer.current_epoch, batch_idx, trainer.global_rank))
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: every n steps, and at each epoch's end after its validation.
+
+    Not at a step that a validation follows: a run resumed from there would have to remember whether it had run.
+    """
+
+    def __init__(self, folder: Path, *, every_n_steps: int) -> None:
+        self.path = folder / CHECKPOINTS / LAST
+        self.every_n_steps = every_n_steps
+        self.saved_at = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.saved_at = trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, CurvesLogger):
+                logger.forget_from(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        validates = trainer.is_last_batch or (batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and not validates and trainer.global_step - self.saved_at >= self.every_n_steps:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self.saved_at = trainer.global_step
+        trainer.save_checkpoint(self.path)
+
+
+class NanGuard(Callback):
+    """Stops at the first loss that is not finite, keeps the weights, and names the step and the samples.
+
+    On a CPU every step is looked at before its backward pass. On a GPU that would stall the queue, so the first
+    bad step is remembered on the device and read every 50 steps.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.first_bad: Tensor | None = None
+        self.place = (0, 0)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.place = (trainer.current_epoch, batch_idx)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self.first_bad is None:
+            self.first_bad = torch.full((2,), -1, device=loss.device)
+        here = torch.tensor(self.place)
+        if loss.device.type != "cpu":
+            here = here.to(loss.device, non_blocking=True)
+        bad = ~torch.isfinite(loss.detach()) & (self.first_bad[0] < 0)
+        self.first_bad = torch.where(bad, here, self.first_bad)
+        if loss.device.type == "cpu" or self.place[1] % 50 == 0:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        assert self.first_bad is not None
+        epoch, batch = (int(value) for value in self.first_bad.tolist())
+        if epoch < 0:
+            return
+        path = self.folder / CHECKPOINTS / BEFORE_NAN
+        trainer.save_checkpoint(path)
+        loader = trainer.train_dataloader
+        samples = loader.batches.epoch(epoch)[batch] if isinstance(loader, TrainLoader) else []
+        raise RunError(
+            "train/loss",
+            f"not finite at step {trainer.global_step} (epoch {epoch}, batch {batch}, samples "
+            f"{', '.join(str(sample) for sample in samples[:8])}{', …' if len(samples) > 8 else ''}); "
+            f"weights and optimiser are in {path}",
+            "lower optim.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true",
+        )
+
+
+class TrainTime(Callback):
+    """Counts the seconds spent in fit, over all parts of a resumed run."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before, self.started = self.seconds, time.monotonic()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.before = state_dict["seconds"]

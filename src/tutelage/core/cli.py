@@ -1,0 +1,236 @@
+"""The command line: Hydra, with errors that say which key, and what would have been right.
+
+Everything is composed once before Hydra's own run begins, so that a slip is answered in one line, before a folder
+is made. ``HYDRA_FULL_ERROR=1`` shows tracebacks.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tutelage.core import config
+from tutelage.core.errors import ConfigError, RunError, UserError
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+Job = Callable[[DictConfig, Path], Any]
+# These answer a question about the config, and run nothing.
+QUESTIONS = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--resolve",
+    "--package",
+    "-p",
+    "--shell-completion",
+    "-sc",
+}
+
+
+def main(config_name: str, job: Job, *, resumes: bool = False) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
+
+    Args:
+        config_name: The primary config.
+        job: Takes the config and the run's folder. Its value is what a sweep optimises.
+        resumes: Whether ``run=<folder of a run>`` goes on with that run's own config.
+    """
+    config.register()
+    arguments = sys.argv[1:]
+    flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    sweep = bool(flags & {"-m", "--multirun"})
+    try:
+        if not flags & QUESTIONS:
+            if resumes and not sweep and (folder := _run_folder(overrides)):
+                _refuse_other_settings(folder, overrides)
+                job(_saved(folder), folder)
+                return
+            _check(config_name, overrides)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        _die(error)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_guarded(job))()
+
+
+def _guarded(job: Job) -> Callable[[DictConfig], Any]:
+    def run(cfg: DictConfig) -> Any:
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            print(f"\n── job {hydra_config.job.num}: {hydra_config.job.override_dirname or 'defaults'}")
+        try:
+            return job(cfg, folder)
+        except UserError as error:
+            if hydra_config.mode != RunMode.MULTIRUN:
+                _die(error)
+            _keep_failure(folder, str(error))
+        except Exception as error:
+            if hydra_config.mode != RunMode.MULTIRUN or "HYDRA_FULL_ERROR" in os.environ:
+                raise
+            _keep_failure(folder, f"{type(error).__name__}: {error}")
+        return None  # the sweep goes on; its table says why this one has no numbers
+
+    return run
+
+
+def _die(error: UserError) -> None:
+    if "HYDRA_FULL_ERROR" in os.environ:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1 if isinstance(error, RunError) else 2)
+
+
+def _keep_failure(folder: Path, error: str) -> None:
+    from tutelage.core.results import FAILURE, write_json
+
+    print(f"error in {folder}: {error}", file=sys.stderr)
+    write_json(folder / FAILURE, {"error": error})
+
+
+def _run_folder(overrides: list[str]) -> Path | None:
+    for override in overrides:
+        if override.startswith("run="):
+            folder = Path(override.removeprefix("run="))
+            return folder if (folder / ".hydra" / "config.yaml").is_file() else None
+    return None
+
+
+def _saved(folder: Path) -> DictConfig:
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def _refuse_other_settings(folder: Path, overrides: list[str]) -> None:
+    path = folder / ".hydra" / "overrides.yaml"
+    before = [str(override) for override in OmegaConf.load(path)] if path.exists() else []
+    new = [override for override in overrides if override not in before and not override.startswith("run=")]
+    if new:
+        raise ConfigError(
+            "run",
+            f"{folder} was started without {' '.join(new)}",
+            f"continue it as it was (run={folder} alone), or give another folder",
+        )
+
+
+def _check(config_name: str, overrides: list[str]) -> None:
+    """Compose what will be composed, every value of a sweep too, and explain what fails."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(
+            error.override, str(error).splitlines()[0], "write key=value; quote values with commas or spaces"
+        ) from None
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for variant in _variants(parsed):
+            try:
+                cfg = compose(config_name, overrides=variant, return_hydra_config=True)
+                _check_folder(cfg)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise _explain(config_name, variant, error) from None
+    GlobalHydra.instance().clear()
+
+
+def _variants(overrides: list[Override]) -> Iterator[list[str]]:
+    """The command line once for each value of each swept key, the other swept keys at their first value."""
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in overrides
+    ]
+    first = [values[0] for values in choices]
+    yield first
+    for index, values in enumerate(choices):
+        for value in values[1:]:
+            yield [*first[:index], value, *first[index + 1 :]]
+
+
+def _check_folder(cfg: DictConfig) -> None:
+    """Refuse an output folder that cannot be written, before Hydra tries to make it."""
+    folder = Path(cfg.hydra.run.dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError("run", f"cannot write into {folder}", "give another folder: run=…")
+
+
+def _explain(config_name: str, overrides: list[str], error: Exception) -> ConfigError:
+    """Find the override that breaks the composition, and what it should have been."""
+    good: list[str] = []
+    # Group choices come first: which keys there are depends on them.
+    groups = [o for o in overrides if (CONF / o.split("=")[0].lstrip("+~")).is_dir()]
+    for override in [*groups, *(o for o in overrides if o not in groups)]:
+        try:
+            compose(config_name, overrides=[*good, override])
+            good.append(override)
+        except (HydraException, OmegaConfBaseException) as cause:
+            return _explain_one(config_name, good, override, cause)
+    return ConfigError("config", _first_line(error), "check the files under conf/")
+
+
+def _explain_one(config_name: str, good: list[str], override: str, cause: Exception) -> ConfigError:
+    key, _, value = override.partition("=")
+    name = key.lstrip("+~").split("@")[0]
+    if (CONF / name).is_dir():
+        choices = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
+        if value in choices:
+            return ConfigError(name, f"{value} cannot be chosen here ({_first_line(cause)})", f"choose another {name}")
+        return ConfigError(
+            name, f"no choice {value!r}", f"{_did_you_mean(value, choices)}choose from: {', '.join(choices)}"
+        )
+    keys = list(_keys(compose(config_name, overrides=good)))
+    if name not in keys:
+        return ConfigError(name, "no such key", _did_you_mean(name, keys) or f"keys there: {_siblings(name, keys)}")
+    return ConfigError(
+        name, f"{value!r} does not fit ({_first_line(cause.__cause__ or cause)})", "give a value of that type"
+    )
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not near:  # the right last part under another parent: epochs → trainer.max_epochs
+        last = word.rsplit(".", 1)[-1]
+        near = [key for key in known if key.rsplit(".", 1)[-1] == last][:1]
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def _siblings(name: str, keys: list[str]) -> str:
+    parent = name.rsplit(".", 1)[0] + "." if "." in name else ""
+    found = [key for key in keys if key.startswith(parent)] or sorted({key.split(".")[0] for key in keys})
+    return ", ".join(found)
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in cfg:
+        name = str(key)
+        yield prefix + name
+        child = None if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, name) else cfg[name]
+        if isinstance(child, DictConfig):
+            yield from _keys(child, f"{prefix}{name}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__

@@ -1,0 +1,62 @@
+"""The typed root of every config. Imports no torch, so that ``--help`` answers at once."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what to train; ``conf/trainer/*.yaml`` choose, data sets bring their recipe."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    max_epochs: int = MISSING
+    max_steps: int = -1  # stops earlier than max_epochs where it is not -1
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    val_check_interval: float = 1.0  # share of an epoch between two validations
+    checkpoint_every_n_steps: int = 500  # what a kill can cost at most
+    ema_decay: float | None = None  # averages the weights; validated, tested and exported are the averages
+    sync_batchnorm: bool = False
+    compile: bool = False
+    threads: int | None = None  # CPU threads of one process
+    log_every_n_steps: int = 10
+    progress_bar: bool = True
+
+
+@dataclass
+class Config:
+    """What ``train.py`` composes. A group that a task has no use for stays null."""
+
+    task: Any = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    method: Any = MISSING
+    optim: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    # multilabel
+    augment: Any = None
+    loss: Any = None
+    head: Any = None
+    # text2sql
+    adapter: Any = None
+    prompt: Any = None
+    inference: Any = None
+    explore: Any = None
+    # every task
+    logger: Any = None
+    report: Any = None
+    seed: int = 1
+    run: str = MISSING  # the run's folder
+    store: str = MISSING  # where costly results are kept
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name ``schema``."""
+    ConfigStore.instance().store("schema", Config)

@@ -1,0 +1,35 @@
+"""Jobs of several processes: one torchrun a job, started by the parent that prepared it.
+
+Lightning would re-run ``sys.argv`` for every rank, which inside a sweep starts a second sweep. Here the parent
+composes, checks and prepares, and the ranks read the finished config from the run's folder.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tutelage.core.errors import RunError
+
+RANK_ERROR = "rank_error.txt"
+
+
+def inside() -> bool:
+    """Tell whether this process is a rank that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch(folder: Path, *, processes: int) -> None:
+    """Run the job of a prepared run folder on several processes of this machine, and wait for it.
+
+    Raises:
+        RunError: A rank failed; its output stands above.
+    """
+    error = folder / RANK_ERROR
+    error.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run([*command, "-m", "tutelage.core.run", str(folder)], env=environment, check=False)
+    if done.returncode:
+        said = error.read_text().strip() if error.exists() else f"a process ended with exit code {done.returncode}"
+        raise RunError("trainer.devices", said, f"mend it, then continue with: python train.py run={folder}")

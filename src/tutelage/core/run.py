@@ -1,0 +1,271 @@
+"""Train and evaluate, for any task.
+
+A run is a folder. Training it twice continues it: a finished run answers with its metrics, a killed one goes on
+from ``checkpoints/last.ckpt``.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core import build, launch, results
+from tutelage.core.callbacks import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    LastCheckpoint,
+    NanGuard,
+    StepSeed,
+    TrainTime,
+    WholeCheckpointIO,
+)
+from tutelage.core.curves import CurvesLogger
+from tutelage.core.errors import ConfigError, RunError, UserError
+from tutelage.core.task import Metrics, Task
+
+CONFIG = Path(".hydra") / "config.yaml"
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def train(cfg: DictConfig, *, folder: Path) -> Metrics:
+    """Train and test one run, or continue it.
+
+    Args:
+        cfg: The composed config.
+        folder: The run's folder; made where it is missing.
+
+    Returns:
+        The flat metrics that ``metrics.json`` holds.
+
+    Raises:
+        ConfigError, DataError: Refused before the long part.
+        RunError: Stopped half-way; what was done is kept.
+    """
+    finished = results.read_metrics(folder)
+    if finished is not None:
+        open_task(cfg, folder=folder).report(finished)
+        return finished
+    cfg.run = str(folder)  # inside a sweep each job has a folder of its own
+    save_config(cfg, folder)
+    task = open_task(cfg, folder=folder)
+    task.prepare()
+    processes = cfg.trainer.devices
+    if processes > 1 and not launch.inside():
+        launch.launch(folder, processes=processes)
+        metrics = results.read_metrics(folder)
+        assert metrics is not None
+        return metrics
+    return fit(task)
+
+
+def evaluate(folder: Path) -> Metrics:
+    """Score a finished run again, from its folder alone.
+
+    Raises:
+        ConfigError: The folder holds no finished run.
+    """
+    before = results.read_metrics(folder)
+    if before is None:
+        raise ConfigError("run", f"{folder} holds no finished run", f"finish it with: python train.py run={folder}")
+    cfg = load_config(folder)
+    cfg.trainer.devices = 1  # scoring one student needs no more, and any machine will do
+    cfg.trainer.strategy = "auto"
+    task = open_task(cfg, folder=folder)
+    task.prepare()
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = task.datamodule()
+    module = task.module(datamodule)
+    task.load(module, best_checkpoint(folder))
+    trainer = make_trainer(task, callbacks=[], loggers=[])
+    metrics = {**before, **task.evaluate(trainer, module, datamodule)}
+    results.write_json(folder / results.METRICS, metrics)
+    task.report(metrics)
+    return metrics
+
+
+def open_task(cfg: DictConfig, *, folder: Path) -> Task:
+    """Check a whole config and make its task; nothing costly happens."""
+    build.check(cfg)
+    check_devices(cfg)
+    task: Task = build.build(cfg.task, where="task", cfg=cfg, folder=folder)
+    task.check()
+    return task
+
+
+def fit(task: Task) -> Metrics:
+    """Train a prepared task in this process, pick the best weights and test them once."""
+    cfg, folder = task.cfg, task.folder
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = task.datamodule()
+    module = task.module(datamodule)
+    train_time = TrainTime()
+    loggers: list[Logger] = [CurvesLogger(folder)]
+    if cfg.logger is not None and "_target_" in cfg.logger:
+        loggers.append(build.build(cfg.logger, where="logger", folder=folder))
+    best = ModelCheckpoint(
+        folder / CHECKPOINTS,
+        filename=Path(BEST).stem,
+        monitor=task.monitor,
+        mode=task.mode,
+        save_weights_only=True,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [
+        StepSeed(cfg.seed),
+        NanGuard(folder),
+        train_time,
+        best,
+        LastCheckpoint(folder, every_n_steps=cfg.trainer.checkpoint_every_n_steps),
+        *task.callbacks(),
+    ]
+    if cfg.trainer.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=cfg.trainer.ema_decay))
+    trainer = make_trainer(task, callbacks=callbacks, loggers=loggers)
+    last = folder / CHECKPOINTS / LAST
+    if last.exists():
+        check_checkpoint(last)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise RunError("train", "interrupted", f"continue with: python train.py run={folder}")
+    task.load(module, best_checkpoint(folder))
+    started = time.monotonic()
+    assert best.best_model_score is not None
+    metrics: Metrics = {
+        "val/best": float(best.best_model_score),
+        **task.evaluate(trainer, module, datamodule),
+        "time/train_s": round(train_time.before, 2),
+        "time/test_s": round(time.monotonic() - started, 2),
+    }
+    if trainer.is_global_zero:
+        manifest = {**results.environment(ROOT), "headline": list(task.headline), **task.describe()}
+        results.write_json(folder / results.MANIFEST, manifest)
+        task.report(metrics)
+        # Last: a folder with metrics.json is a finished run.
+        results.write_json(folder / results.METRICS, metrics)
+    return metrics
+
+
+def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+    """Make Lightning's trainer from ``cfg.trainer``."""
+    options = task.cfg.trainer
+    if options.progress_bar:
+        callbacks = [*callbacks, RichProgressBar(leave=False)]
+    strategy: Any = options.strategy
+    if OmegaConf.is_config(strategy):
+        strategy = build.build(strategy, where="trainer.strategy")
+    return Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=strategy,
+        precision=options.precision,
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        gradient_clip_val=options.gradient_clip_val,
+        val_check_interval=options.val_check_interval,
+        log_every_n_steps=options.log_every_n_steps,
+        sync_batchnorm=options.sync_batchnorm,
+        use_distributed_sampler=False,  # core.batches shards, and counts each sample once
+        num_sanity_val_steps=0,
+        deterministic="warn" if options.accelerator == "cpu" else None,
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        logger=loggers or False,
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        plugins=[WholeCheckpointIO()],
+        default_root_dir=task.folder,
+    )
+
+
+def save_config(cfg: DictConfig, folder: Path) -> None:
+    """Make the run's folder and keep its config there, with every interpolation resolved.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    path = folder / CONFIG
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        OmegaConf.save(resolved, path)
+        overrides = path.with_name("overrides.yaml")
+        if not overrides.exists():
+            overrides.write_text("[]\n")
+    except OSError as error:
+        raise ConfigError("run", f"cannot write into {folder} ({error.strerror})", "give another folder") from None
+
+
+def load_config(folder: Path) -> DictConfig:
+    """Read a run's config.
+
+    Raises:
+        ConfigError: The folder is no run.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError("run", f"{folder} is no run folder (it has no {CONFIG})", "give the folder of a run")
+    cfg = OmegaConf.load(folder / CONFIG)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Return the checkpoint that validation picked."""
+    path = folder / CHECKPOINTS / BEST
+    if not path.exists():
+        raise RunError(str(path), "no such checkpoint", f"train the run again: python train.py run={folder}")
+    return path
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a file that is no whole checkpoint of ours, before training is set up around it.
+
+    Raises:
+        RunError: The file is cut off, or something else.
+    """
+    way_out = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise RunError(str(path), f"not a whole checkpoint ({str(error).splitlines()[0]})", way_out) from None
+    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+        raise RunError(str(path), "a checkpoint of something else", way_out)
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Refuse devices that this machine lacks.
+
+    Raises:
+        ConfigError: No GPU, or fewer than asked for.
+    """
+    found = torch.cuda.device_count()
+    if cfg.trainer.accelerator in ("gpu", "cuda") and found < cfg.trainer.devices:
+        raise ConfigError(
+            "trainer.devices",
+            f"{cfg.trainer.devices} asked for, {found} GPUs found",
+            "use trainer=auto or fewer devices",
+        )
+
+
+def main(folder: Path) -> None:
+    """Be one rank of a job that launch.py started."""
+    try:
+        fit(open_task(load_config(folder), folder=folder))
+    except UserError as error:
+        (folder / launch.RANK_ERROR).write_text(f"{error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""What run.py asks of a task."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig
+
+from tutelage.core.store import Store
+
+Metrics = dict[str, float | int | str]
+
+
+class Task(ABC):
+    """One job of one kind: it owns its data, its module and its score."""
+
+    monitor: ClassVar[str]  # the validation score that picks the checkpoint
+    mode: ClassVar[Literal["max", "min"]]
+    headline: ClassVar[tuple[str, ...]]  # the metrics that a table over many runs shows
+
+    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
+        """Keep the composed config and the run's folder; touch nothing else."""
+        self.cfg = cfg
+        self.folder = folder
+        self.store = Store(Path(cfg.store))
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse what cannot work, before the long part.
+
+        Raises:
+            ConfigError, DataError: Where, what, and the way out.
+        """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make costly inputs, or find them in the store. Runs once, in the parent of a multi-process job too."""
+
+    @abstractmethod
+    def datamodule(self) -> LightningDataModule: ...
+
+    @abstractmethod
+    def module(self, datamodule: LightningDataModule) -> LightningModule: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the run's manifest should say of its inputs, such as data fingerprints. Asked after prepare."""
+        return {}
+
+    def load(self, module: LightningModule, checkpoint: Path) -> None:
+        """Put a checkpoint's weights into the module."""
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"], strict=module.strict_loading)
+
+    def callbacks(self) -> list[Callback]:
+        """Return callbacks of the task's own."""
+        return []
+
+    @abstractmethod
+    def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
+        """Score the chosen weights on data that selection never saw.
+
+        Writes ``predictions.*`` and ``items.csv`` into the run's folder.
+
+        Returns:
+            Flat metrics, such as ``test/mAP``; the same on every rank.
+        """
+
+    @abstractmethod
+    def report(self, metrics: Metrics) -> None:
+        """Write ``report.html`` and print the closing table."""
