@@ -33,10 +33,10 @@ def connect_unchecked(database: Path, *, text_errors: TextErrors = "ignore") -> 
 
     This is what timing needs: published scorers count the reading of the schema into a query's time.
     """
-    companion = database.with_name(database.name + "-wal")
-    # Without a log there is nothing to merge. A plain read-only connection would still leave -wal and -shm
-    # files beside a database in WAL mode.
-    immutable = "&immutable=1" if _in_wal_mode(database) and not companion.exists() else ""
+    # Nobody has it open and nothing waits in its log: an ordinary connection, even a read-only one, would
+    # leave -wal and -shm files beside a database in WAL mode.
+    quiet = _in_wal_mode(database) and not _size(_log(database)) and not _log_index(database).exists()
+    immutable = "&immutable=1" if quiet else ""
     connection = sqlite3.connect(
         f"{database.absolute().as_uri()}?mode=ro{immutable}",
         uri=True,
@@ -54,12 +54,14 @@ def connect_unchecked(database: Path, *, text_errors: TextErrors = "ignore") -> 
 
 
 def forbid_writing(connection: sqlite3.Connection) -> None:
-    """Let a connection read and do nothing else, from now on."""
+    """Let a connection read tables and do nothing else, from now on."""
     connection.set_authorizer(_authorize)
 
 
 def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Connection:
-    """Open an SQLite file for reading, and for nothing else.
+    """Open an SQLite file for reading with statements of our own, PRAGMA included.
+
+    Before anybody else's statement runs on it, `forbid_writing`.
 
     Args:
         database: The file. It, and the folder it lies in, stay as they are.
@@ -79,7 +81,6 @@ def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Co
     except sqlite3.Error as error:
         connection.close()
         raise _explain(database, error) from error
-    forbid_writing(connection)
     return connection
 
 
@@ -89,6 +90,18 @@ def _touch(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f'SELECT * FROM "{quoted}" LIMIT 0').close()
     except sqlite3.OperationalError:
         return  # its module is not in this SQLite: only the queries that name it fail
+
+
+def _log(database: Path) -> Path:
+    return database.with_name(database.name + "-wal")
+
+
+def _log_index(database: Path) -> Path:
+    return database.with_name(database.name + "-shm")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _in_wal_mode(database: Path) -> bool:
@@ -115,13 +128,12 @@ def _check_file(database: Path) -> None:
             "is not an SQLite database, or an encrypted one",
             "give an SQLite 3 file; decrypt it first if it is encrypted",
         )
-    log = database.with_name(database.name + "-wal")
-    shared = database.with_name(database.name + "-shm")
-    if log.exists() and log.stat().st_size and not shared.exists():
+    log, index = _log(database), _log_index(database)
+    if _size(log) and not index.exists():
         raise DataError(
             where,
-            f"its last changes stand in {log.name}, which has lost its companion {shared.name} and can only be "
-            "merged by writing",
+            f"its last changes stand in {log.name}, which has lost its companion {index.name}: "
+            "they can only be merged by writing",
             f'on a copy, run: sqlite3 {database.name} "PRAGMA wal_checkpoint(TRUNCATE)"',
         )
 

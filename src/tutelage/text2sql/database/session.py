@@ -173,6 +173,7 @@ class Session:
         connection = self._connections.get(key)
         if connection is None:
             connection = connect(database, text_errors=self._text_errors)
+            forbid_writing(connection)
             self._watch(connection)
             self._connections[key] = connection
             if len(self._connections) > _OPEN_DATABASES:
