@@ -1,0 +1,247 @@
+"""Batches of a data set: decoded, augmented, cached where asked, resumable in the middle of an epoch."""
+
+# B batch, K labels, R resolution
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tutelage.core.batches import PADDING, EvalBatches, TrainBatches, TrainLoader, make_loader
+from tutelage.core.errors import ConfigError
+from tutelage.multilabel.data.source import IGNORED, Batch, SkippedImage, Source, Split, SplitName
+from tutelage.multilabel.data.transforms import Augment, squish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """The part of ``data`` that says how pictures reach the networks.
+
+    Attributes:
+        resolution: Side R that pictures are squished or cropped to.
+        batch_size: Samples of one step over all processes.
+        workers: Loader processes of each training process; 0 loads in the process itself.
+        cache: Where decoded pictures are kept: nowhere, in this machine's memory, or on the device (which needs no
+            workers, since nothing is decoded or copied after the start).
+    """
+
+    resolution: int
+    batch_size: int
+    workers: int = 0
+    cache: Literal["none", "memory", "device"] = "none"
+
+    def __post_init__(self) -> None:
+        for key, value in (("resolution", self.resolution), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ConfigError(f"data.{key}", f"{value} is not positive", "give a whole number from 1")
+        if self.workers < 0:
+            raise ConfigError("data.workers", f"{self.workers} is negative", "give 0 or more")
+
+
+Sample = tuple[Tensor, Tensor, int]
+Decode = Callable[[int], Tensor]
+
+
+class MultilabelDataModule(LightningDataModule):
+    """Train, validation and test batches of one source."""
+
+    def __init__(self, source: Source, *, augment: Augment, loading: Loading, seed: int) -> None:
+        super().__init__()
+        self.source, self.augment, self.loading, self.seed = source, augment, loading, seed
+        self._caches: dict[tuple[SplitName, bool], Decode] = {}
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches whose order and augmentation are functions of (seed, epoch)."""
+        rank, world_size = self._place()
+        dataset = self._dataset("train", self.augment)
+        batches = TrainBatches(
+            len(dataset), batch_size=self.loading.batch_size, seed=self.seed, rank=rank, world_size=world_size
+        )
+        return TrainLoader(
+            dataset,
+            batches=batches,
+            collate=collate,
+            workers=self._workers(),
+            pin_memory=self._pin_memory(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("test")
+
+    def evaluation_images(self, name: SplitName, indices: Sequence[int]) -> Tensor:
+        """Return some pictures as the networks see them at evaluation: uint8 [len(indices), 3, R, R]."""
+        split = self.source.split(name)
+        return torch.stack([squish(split.image(i), resolution=self.loading.resolution) for i in indices])
+
+    def _evaluation_loader(self, name: SplitName) -> DataLoader[Any]:
+        rank, world_size = self._place()
+        dataset = self._dataset(name, None)
+        batches = EvalBatches(len(dataset), batch_size=self.loading.batch_size, rank=rank, world_size=world_size)
+        return make_loader(
+            dataset, batches=batches, collate=collate, workers=self._workers(), pin_memory=self._pin_memory()
+        )
+
+    def _dataset(self, name: SplitName, augment: Augment | None) -> "Pictures":
+        split = self.source.split(name)
+        return Pictures(
+            split,
+            decode=self._decoder(name, split, squished=augment is None or augment.squishes),
+            augment=augment,
+            resolution=self.loading.resolution,
+            seed=self.seed,
+            device=self._cache_device(),
+        )
+
+    def _decoder(self, name: SplitName, split: Split, *, squished: bool) -> Decode:
+        if self.loading.cache == "none":
+            return split.image
+        key = (name, squished)
+        if key not in self._caches:
+            resolution = self.loading.resolution if squished else None
+            self._caches[key] = Cache(split, resolution=resolution, device=self._cache_device())
+        return self._caches[key]
+
+    def _cache_device(self) -> torch.device:
+        if self.loading.cache == "device" and self.trainer is not None:
+            return self.trainer.strategy.root_device
+        return torch.device("cpu")
+
+    def _workers(self) -> int:
+        return 0 if self.loading.cache == "device" else self.loading.workers
+
+    def _pin_memory(self) -> bool:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return on_cuda and self.loading.cache != "device"
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+class Pictures(Dataset[Sample]):
+    """A split as rows of batches, by (index, view)."""
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        decode: Decode,
+        augment: Augment | None,
+        resolution: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.split, self.decode, self.augment = split, decode, augment
+        self.resolution, self.seed = resolution, seed
+        self.targets_NK = torch.from_numpy(split.targets_NK).to(device)
+        self.nothing_3RR = torch.zeros(3, resolution, resolution, dtype=torch.uint8, device=device)
+        self.unknown_K = torch.full((self.targets_NK.shape[1],), IGNORED, dtype=torch.int8, device=device)
+
+    def __len__(self) -> int:
+        return len(self.split.ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Return picture, targets and index of (index, view)."""
+        index, view = key
+        if index == PADDING:
+            return self._empty_row()
+        try:
+            image = self.decode(index)
+        except SkippedImage as skipped:
+            warnings.warn(f"passed over: {skipped}", stacklevel=1)
+            return self._empty_row()
+        if self.augment is None:
+            image = squish(image, resolution=self.resolution)
+        else:
+            image = self.augment(
+                image, resolution=self.resolution, seed=self.seed, view=view, sample_id=self.split.ids[index]
+            )
+        return image, self.targets_NK[index], index
+
+    def _empty_row(self) -> Sample:
+        return self.nothing_3RR, self.unknown_K, PADDING
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack rows into a batch, on the device that the pictures are on."""
+    images, targets, indices = zip(*samples, strict=True)
+    return Batch(
+        images_BCHW=torch.stack(images),
+        target_BK=torch.stack(targets),
+        index_B=torch.tensor(indices, dtype=torch.int64, device=images[0].device),
+    )
+
+
+class Cache:
+    """A split's decoded pictures, one after the other in one buffer that worker processes share.
+
+    Pictures are kept squished where the augmentation begins with that, which changes no pixel of the result and
+    costs 3·R² bytes each; else as they were decoded.
+    """
+
+    def __init__(self, split: Split, *, resolution: int | None, device: torch.device) -> None:
+        count = len(split.ids)
+
+        def load(index: int) -> Tensor | SkippedImage:
+            try:
+                image = split.image(index)
+            except SkippedImage as skipped:
+                return skipped
+            image = image if resolution is None else squish(image, resolution=resolution)
+            return image.permute(1, 2, 0).contiguous()  # rows of RGB, as decoders give it: resizing is fastest so
+
+        self.skipped: dict[int, SkippedImage] = {}
+        self.shapes: list[tuple[int, int, int]] = []
+        pictures: list[Tensor | None] = []
+        # Decoding leaves the interpreter's lock, so threads are enough, and nothing is copied between processes.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for index, loaded in enumerate(threads.map(load, range(count))):
+                if isinstance(loaded, SkippedImage):
+                    self.skipped[index] = loaded
+                    loaded = torch.zeros(0, 0, 3, dtype=torch.uint8)
+                self.shapes.append((loaded.shape[0], loaded.shape[1], 3))
+                pictures.append(loaded)
+                if index == min(count, 256) - 1:
+                    _refuse_if_too_large(pictures, count, device)
+        self.starts = np.append(0, np.cumsum([np.prod(shape) for shape in self.shapes], dtype=np.int64))
+        self.bytes = torch.empty(int(self.starts[-1]), dtype=torch.uint8, device=device)
+        if device.type == "cpu":
+            self.bytes = self.bytes.share_memory_()  # type: ignore[no-untyped-call]
+        for index, picture in enumerate(pictures):
+            assert picture is not None
+            self.bytes[self.starts[index] : self.starts[index + 1]] = picture.reshape(-1).to(device)
+            pictures[index] = None  # freed as it is copied, or the peak would be twice the size
+
+    def __call__(self, index: int) -> Tensor:
+        """Return one picture, uint8 [3, H, W], without copying it."""
+        if index in self.skipped:
+            raise self.skipped[index]
+        flat = self.bytes[self.starts[index] : self.starts[index + 1]]
+        return flat.view(self.shapes[index]).permute(2, 0, 1)
+
+
+def _refuse_if_too_large(first: Sequence[Tensor | None], count: int, device: torch.device) -> None:
+    """Say from the first pictures whether all of them will fit, before minutes are spent and memory runs out."""
+    needed = sum(picture.numel() for picture in first if picture is not None) / len(first) * count
+    total = (
+        torch.cuda.mem_get_info(device)[1]
+        if device.type == "cuda"
+        else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    if needed > 0.7 * total:
+        raise ConfigError(
+            "data.cache",
+            f"the pictures need about {needed / 2**30:.1f} GB of {total / 2**30:.1f} GB of memory",
+            "set data.cache=none",
+        )
