@@ -1,6 +1,5 @@
 """A question about a database, with the SQL that answers it, and what every source of them offers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -43,12 +42,14 @@ class Source(Protocol):
         databases: The SQLite file of each database that is at hand, by db_id.
         notes: What a reader of its scores must know (counts, protocol, missing databases), as JSON values.
         fingerprint: A hash of everything read, for manifests and the store.
+        explored: A folder that explore.py wrote, to train on instead of exploring anew; None for none.
     """
 
     name: str
-    databases: Mapping[str, Path]
+    databases: dict[str, Path]
     notes: dict[str, Any]
     fingerprint: str
+    explored: Path | None
 
     def split(self, name: Split) -> list[Example]:
         """The questions of a split; seeds only, explored pairs come from ``explored.py``."""

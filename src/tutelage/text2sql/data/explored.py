@@ -1,0 +1,78 @@
+"""Explored pairs as examples, and an honest cut of them into training and held-out questions."""
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from tutelage.core.randomness import generator
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.explore.pair import Pair
+
+Part = Literal["train", "val", "held_out"]
+
+# Numbers and quoted text; '' inside a literal is a quote.
+_LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
+
+
+def example_of(pair: Pair) -> Example:
+    """Turn an explored pair into an example."""
+    return Example(
+        id=f"{pair.db_id}/{pair.id}",
+        db_id=pair.db_id,
+        question=pair.question,
+        sql=pair.sql,
+        level=pair.level,
+        source="explored",
+    )
+
+
+def template(sql: str) -> str:
+    """A query without its literals, case and spacing: what two pairs share that differ in values only.
+
+    >>> template("SELECT  name FROM t WHERE a = 'x' LIMIT 3") == template("select name from t where a = 'y' limit 5")
+    True
+    """
+    return " ".join(_LITERAL.sub("?", sql).lower().split())
+
+
+def split_explored(examples: Iterable[Example], *, val: float, held_out: float, seed: int) -> dict[Part, list[Example]]:
+    """Cut explored examples so that no template of a held-out query was trained on.
+
+    Examples of one template, or of one question up to its literals, go to one part: otherwise a model could answer a
+    held-out question by changing a value in a query that it has seen.
+
+    Args:
+        examples: Of any number of databases; a template belongs to its database.
+        val: The share of templates to pick a checkpoint by.
+        held_out: The share of templates to score on.
+        seed: Of the cut, which is a function of it and of each group's templates.
+    """
+    examples = list(examples)
+    group_of = _groups(examples)
+    parts: dict[Part, list[Example]] = {"train": [], "val": [], "held_out": []}
+    for example, group in zip(examples, group_of, strict=True):
+        draw = generator(seed, "explored", example.db_id, group).random()
+        part: Part = "held_out" if draw < held_out else "val" if draw < held_out + val else "train"
+        parts[part].append(example)
+    return parts
+
+
+def _groups(examples: list[Example]) -> list[str]:
+    """Name each example's group by the smallest template in it (union-find over templates and questions)."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    keys = []
+    for example in examples:
+        assert example.sql is not None, "explored pairs come with SQL"
+        query = f"0{example.db_id}\x1f{template(example.sql)}"
+        question = f"1{example.db_id}\x1f{template(example.question)}"
+        low, high = sorted((root(query), root(question)))
+        parent[high] = low  # the root is the group's smallest key, whatever the order of the examples
+        keys.append(query)
+    return [root(key) for key in keys]

@@ -1,0 +1,92 @@
+"""A database of one's own: explored pairs to train on, questions of one's own to test on."""
+
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.errors import DataError
+from tutelage.core.store import content_hash, file_hash
+from tutelage.text2sql.data.examples import Example, Split
+from tutelage.text2sql.data.questions import Questions
+from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.explore.seeds import read_seeds
+
+
+class Own(Questions):
+    """One SQLite file, what explore.py found in it, and whatever questions with SQL there are."""
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        explored: str | None = None,
+        train: str | None = None,
+        test: str | None = None,
+        descriptions: str | None = None,
+    ) -> None:
+        """Read the questions.
+
+        Args:
+            database: The SQLite file.
+            explored: The folder that ``explore.py database=…`` wrote; None to explore before training.
+            train: Questions with SQL to train on, as JSON lines of ``question`` and ``sql``; None for none.
+            test: The same to test on; None to score on held-out explored pairs only.
+            descriptions: A folder of CSV files that say what columns mean, as BIRD lays it out.
+
+        Raises:
+            DataError: The database, the folder or a file is missing, broken or empty.
+        """
+        path = Path(database)
+        check_file(path, where="data.database")
+        folder = None if explored is None else Path(explored)
+        if folder is not None:
+            check_explored(folder)
+        splits: dict[Split, list[Example]] = {
+            "train": _read(train, db_id=path.stem, split="train"),
+            "val": [],
+            "test": _read(test, db_id=path.stem, split="test"),
+        }
+        meanings = None if descriptions is None else Path(descriptions)
+        if meanings is not None and not meanings.is_dir():
+            raise DataError("data.descriptions", f"no folder {meanings}", "give the folder of its CSV files, or null")
+        inputs: dict[str, Any] = {"database": file_hash(path)}
+        inputs |= {name: file_hash(Path(file)) for name, file in (("train", train), ("test", test)) if file is not None}
+        if meanings is not None:
+            inputs |= {file.name: file_hash(file) for file in sorted(meanings.glob("*.csv"))}
+        super().__init__(
+            name="own",
+            splits=splits,
+            databases={path.stem: path},
+            notes={"database": path.name},
+            fingerprint=content_hash(inputs),
+            explored=folder,
+            descriptions=meanings,
+        )
+
+
+def check_explored(folder: Path) -> None:
+    """Refuse a folder that holds no pairs.
+
+    Raises:
+        DataError: No such folder, an exploration that was broken off, or one that found nothing.
+    """
+    way_out = "run explore.py database=… and give the folder that it names at its end"
+    if not folder.is_dir():
+        raise DataError("data.explored", f"no folder {folder}", way_out)
+    pairs = folder / "pairs.jsonl"
+    if not pairs.is_file():
+        raise DataError("data.explored", f"no pairs.jsonl in {folder}", way_out)
+    if not pairs.stat().st_size:
+        raise DataError(
+            "data.explored",
+            f"{pairs} is empty",
+            "look at the rejections that explore.py printed; explore with more walks",
+        )
+
+
+def _read(file: str | None, *, db_id: str, split: Split) -> list[Example]:
+    if file is None:
+        return []
+    seeds = [seed for seed in read_seeds(Path(file)) if seed.asks(db_id)]
+    if not seeds:
+        raise DataError(f"data.{split}", f"no question about {db_id} in {file}", "name another file, or null")
+    return [Example(f"own/{split}/{number}", db_id, seed.question, seed.sql) for number, seed in enumerate(seeds)]

@@ -1,0 +1,142 @@
+"""What the sources of questions share: reading files, finding databases, holding databases out."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.errors import DataError
+from tutelage.core.randomness import generator
+from tutelage.text2sql.data.examples import Example, Split
+from tutelage.text2sql.database.catalog import Catalog, read_catalog
+
+
+class Questions:
+    """Questions in memory, and the databases they ask; the base of each source."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        splits: Mapping[Split, list[Example]],
+        databases: Mapping[str, Path],
+        notes: Mapping[str, Any],
+        fingerprint: str,
+        explored: Path | None = None,
+        descriptions: Path | None = None,
+    ) -> None:
+        """Keep what a source has read; see ``examples.Source`` for the meaning of each part."""
+        self.name = name
+        self.databases = dict(databases)
+        self.notes = {"questions": {split: len(part) for split, part in splits.items()}, **notes}
+        self.fingerprint = fingerprint
+        self.explored = explored
+        self._splits = dict(splits)
+        self._descriptions = descriptions
+        self._catalogs: dict[str, Catalog] = {}
+
+    def split(self, name: Split) -> list[Example]:
+        """The questions of a split whose database is at hand, in the file's order."""
+        return self._splits[name]
+
+    def catalog(self, db_id: str) -> Catalog:
+        """The schema of a database, read once.
+
+        Raises:
+            DataError: The file vanished, or cannot be read.
+        """
+        if db_id not in self._catalogs:
+            path = self.databases[db_id]
+            self._catalogs[db_id] = read_catalog(path, db_id=db_id, descriptions=self._descriptions)
+        return self._catalogs[db_id]
+
+
+def read_records(path: Path, *, where: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read a JSON list or JSON lines of objects, each of which has some text fields.
+
+    Args:
+        path: A ``.json`` or ``.jsonl`` file.
+        where: The config key that an error names.
+        fields: Keys that each object must have, with text as value.
+
+    Raises:
+        DataError: The file is missing, no JSON, or an item lacks a field.
+    """
+    if not path.is_file():
+        raise DataError(where, f"no {path.name} in {path.parent}", f"point {where} at what holds {path.name}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            records = json.loads(text)
+    except ValueError as error:
+        raise DataError(where, f"{path} is not JSON ({error})", "download or write the file again") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DataError(where, f"{path} is no list of questions", "see docs/ask_your_database.md for the format")
+    for number, record in enumerate(records):
+        for field in fields:
+            if not isinstance(record.get(field), str):
+                raise DataError(where, f"item {number} of {path} has no text {field!r}", "add it, or take the item out")
+    return records
+
+
+def find_databases(folder: Path, examples: list[Example]) -> dict[str, Path]:
+    """Look for ``<folder>/<db_id>/<db_id>.sqlite`` of each database asked about; keep those that are there."""
+    files = {db_id: folder / db_id / f"{db_id}.sqlite" for db_id in sorted({e.db_id for e in examples})}
+    return {db_id: path for db_id, path in files.items() if path.is_file()}
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A published set of questions, cut into splits."""
+
+    splits: dict[Split, list[Example]]
+    databases: dict[str, Path]
+    notes: dict[str, Any]
+
+
+def cut(
+    *,
+    name: str,
+    train: list[Example],
+    test: list[Example],
+    train_folder: Path,
+    test_folder: Path,
+    val_databases: int,
+    split_seed: int,
+    not_for_val: Collection[str] = (),
+) -> Benchmark:
+    """Leave out questions without their database, and hold whole training databases out for validation.
+
+    Published test databases are other ones than the training databases; a checkpoint is picked the same way.
+    Databases ``not_for_val`` are trained on, but would tell right from wrong badly.
+
+    Raises:
+        DataError: Not one database of the test questions is at hand, or none would be left to train on.
+    """
+    train_found, test_found = find_databases(train_folder, train), find_databases(test_folder, test)
+    if not test_found:
+        raise DataError("data.root", f"no <db_id>/<db_id>.sqlite in {test_folder}", "unpack the databases there")
+    names = sorted(train_found)
+    if names and val_databases >= len(names):
+        raise DataError(
+            "data.val_databases",
+            f"{val_databases} of {len(names)} training databases would leave none to train on",
+            "lower data.val_databases",
+        )
+    fit = [db_id for db_id in names if db_id not in not_for_val]
+    held_out = {fit[index] for index in generator(split_seed, name, "val").permutation(len(fit))[:val_databases]}
+    splits: dict[Split, list[Example]] = {
+        "train": [e for e in train if e.db_id in train_found and e.db_id not in held_out],
+        "val": [e for e in train if e.db_id in held_out],
+        "test": [e for e in test if e.db_id in test_found],
+    }
+    left_out = [e for e in train if e.db_id not in train_found] + [e for e in test if e.db_id not in test_found]
+    notes = {
+        "val_databases": sorted(held_out),
+        "missing_databases": sorted({e.db_id for e in left_out}),
+        "questions_without_database": len(left_out),
+    }
+    return Benchmark(splits, train_found | test_found, notes)
