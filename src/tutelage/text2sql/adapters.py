@@ -1,0 +1,106 @@
+"""What of a language model is trained: everything, or a low-rank adapter on a frozen (or 4-bit) model."""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from tutelage.core.errors import ConfigError
+from tutelage.core.randomness import seed_of
+
+Network = PreTrainedModel | PeftModel
+
+
+class Adapter(ABC):
+    """One way to train a model."""
+
+    quantization: BitsAndBytesConfig | None = None
+
+    def check(self) -> None:  # noqa: B027 (most have nothing to refuse)
+        """Refuse what this machine cannot do.
+
+        Raises:
+            ConfigError: A package or a device is missing.
+        """
+
+    @abstractmethod
+    def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
+        """Set what is trained; new weights are a function of the seed."""
+
+
+class Full(Adapter):
+    """All weights are trained."""
+
+    def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
+        model.requires_grad_(True)
+        return model
+
+
+class Lora(Adapter):
+    """Low-rank updates of linear layers (LoRA, arXiv 2106.09685); the model's own weights stay as they are."""
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        targets: Literal["all-linear"] | list[str] = "all-linear",
+    ) -> None:
+        """Choose the adapter's size.
+
+        Args:
+            rank: Rank of each update.
+            alpha: Updates are scaled by alpha / rank.
+            dropout: On the adapters' inputs, in training.
+            targets: The layers' names (such as ``q_proj``), or all linear layers except the output layer.
+        """
+        self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, targets
+
+    def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it, so a float does
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_of(seed, "adapter"))
+            try:
+                return get_peft_model(model, config)
+            except ValueError as error:  # a target that is no layer of this model
+                raise ConfigError(
+                    "adapter.targets", f"{self.targets}: {error}", "name layers that the model has"
+                ) from None
+
+
+class QLora(Lora):
+    """LoRA on a model whose own weights are kept in 4 bits (QLoRA, arXiv 2305.14314). CUDA only."""
+
+    quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+    def check(self) -> None:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                "adapter",
+                "qlora needs bitsandbytes, which is not installed",
+                "pip install 'tutelage[qlora]', or take adapter=lora",
+            )
+        if not torch.cuda.is_available():
+            raise ConfigError("adapter", "qlora needs a CUDA device", "take adapter=lora")
+
+    def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
+        # Norms to fp32; checkpointing is the model's own setting (language_model.py).
+        prepared: PreTrainedModel = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
+        return super().wrap(prepared, seed=seed)
