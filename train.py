@@ -15,4 +15,4 @@ def job(cfg: DictConfig, folder: Path) -> object:
 
 
 if __name__ == "__main__":
-    cli.main("config", job, resumes=True)
+    cli.main("config", job, of_run=job)

@@ -7,7 +7,7 @@ signature and every value checked against its annotation before anything is made
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import hydra.utils
@@ -47,8 +47,33 @@ def build(node: Node, /, *, where: str = "config", **runtime: Any) -> Any:
     return target(**made, **runtime)
 
 
-def check(config: Node) -> None:
+def split(node: Node, part: Callable[..., Any], /, *, where: str) -> tuple[Any, dict[str, Any]]:
+    """Take the keys out of a node that belong to a second object, and make that one.
+
+    ``data`` holds the data set's own keys and those of its loading, side by side, so that a user types
+    ``data.root`` and ``data.batch_size`` alike.
+
+    Returns:
+        The made part, and the node without its keys.
+    """
+    values = _plain(node)
+    names = inspect.signature(part).parameters
+    mine = {key: value for key, value in values.items() if key in names}
+    made = part(**_bind(part, mine, where=where))
+    return made, {key: value for key, value in values.items() if key not in names}
+
+
+def locate(node: Node, /, *, where: str) -> Callable[..., Any]:
+    """Return what a node's ``_target_`` names, without making it."""
+    return _locate(_plain(node).get("_target_"), where)
+
+
+def check(config: Node, *, shared: Mapping[str, Callable[..., Any]] | None = None) -> None:
     """Bind every ``_target_`` node of a config, without making anything.
+
+    Args:
+        config: The whole config.
+        shared: For some nodes a second object whose keys lie among the node's; see :func:`split`.
 
     Raises:
         ConfigError: As :func:`build` does, and for a value that the user must still give.
@@ -58,7 +83,14 @@ def check(config: Node) -> None:
             raise ConfigError(key, "no value given", f"give it on the command line: {key}=…")
     for where, node in _targets(_plain(config), ""):
         values = {key: value for key, value in node.items() if key != "_target_"}
-        _bind(_locate(node["_target_"], where), values, where=where)
+        target = _locate(node["_target_"], where)
+        if shared is not None and where in shared:
+            names = inspect.signature(shared[where]).parameters
+            _bind(shared[where], {key: value for key, value in values.items() if key in names}, where=where)
+            values = {key: value for key, value in values.items() if key not in names}
+            _bind(target, values, where=where, also=names)
+        else:
+            _bind(target, values, where=where)
 
 
 def _plain(node: Node) -> dict[str, Any]:
@@ -88,13 +120,15 @@ def _locate(name: str | None, where: str) -> Callable[..., Any]:
     return target
 
 
-def _bind(target: Callable[..., Any], arguments: dict[str, Any], *, where: str) -> dict[str, Any]:
+def _bind(
+    target: Callable[..., Any], arguments: dict[str, Any], *, where: str, also: Collection[str] = ()
+) -> dict[str, Any]:
     """Check keys and types; return the values as their annotations have them (a Path, a tuple)."""
     parameters = inspect.signature(target).parameters
     for key in arguments:
         if key not in parameters:
-            near = difflib.get_close_matches(key, parameters, n=1)
-            known = ", ".join(name for name in parameters if name != "self")
+            near = difflib.get_close_matches(key, [*parameters, *also], n=1)
+            known = ", ".join([*parameters, *also])
             raise ConfigError(
                 f"{where}.{key}",
                 f"{target.__qualname__} has no such key",

@@ -46,13 +46,13 @@ QUESTIONS = {
 }
 
 
-def main(config_name: str, job: Job, *, resumes: bool = False) -> None:
+def main(config_name: str, job: Job, *, of_run: Job | None = None) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
 
     Args:
         config_name: The primary config.
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
-        resumes: Whether ``run=<folder of a run>`` goes on with that run's own config.
+        of_run: What ``run=<folder of a run>`` does instead, with that run's own config.
     """
     config.register()
     arguments = sys.argv[1:]
@@ -61,9 +61,9 @@ def main(config_name: str, job: Job, *, resumes: bool = False) -> None:
     sweep = bool(flags & {"-m", "--multirun"})
     try:
         if not flags & QUESTIONS:
-            if resumes and not sweep and (folder := _run_folder(overrides)):
+            if of_run is not None and not sweep and (folder := _run_folder(overrides)):
                 _refuse_other_settings(folder, overrides)
-                job(_saved(folder), folder)
+                of_run(_saved(folder), folder)
                 return
             _check(config_name, overrides)
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _guarded(job: Job) -> Callable[[DictConfig], Any]:
             _keep_failure(folder, str(error))
         except Exception as error:
             if hydra_config.mode != RunMode.MULTIRUN or "HYDRA_FULL_ERROR" in os.environ:
-                raise
+                raise  # a bug of ours: its traceback is what the report needs
             _keep_failure(folder, f"{type(error).__name__}: {error}")
         return None  # the sweep goes on; its table says why this one has no numbers
 
@@ -148,6 +148,7 @@ def _check(config_name: str, overrides: list[str]) -> None:
             try:
                 cfg = compose(config_name, overrides=variant, return_hydra_config=True)
                 _check_folder(cfg)
+                _check_task(cfg)
             except (HydraException, OmegaConfBaseException) as error:
                 raise _explain(config_name, variant, error) from None
     GlobalHydra.instance().clear()
@@ -175,6 +176,28 @@ def _check_folder(cfg: DictConfig) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError("run", f"cannot write into {folder}", "give another folder: run=…")
+
+
+def _check_task(cfg: DictConfig) -> None:
+    """Refuse a choice that belongs to another task, and list those that fit."""
+    task = str(cfg.hydra.runtime.choices.get("task", ""))
+    if not task:
+        return
+    for group, choice in cfg.hydra.runtime.choices.items():
+        folder = CONF / group
+        if choice is None or not folder.is_dir():
+            continue
+        tasks = {path.stem: _tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
+        if tasks.get(choice) and task not in tasks[choice]:
+            fitting = [name for name, its_tasks in tasks.items() if not its_tasks or task in its_tasks]
+            way_out = f"choose from: {', '.join(fitting)}; or take task={'|'.join(sorted(tasks[choice]))}"
+            raise ConfigError(group, f"{choice} is not for task={task}", way_out)
+
+
+def _tasks_of(path: Path) -> set[str]:
+    """The tasks that a choice is made for, read off the targets it names; empty where any task can use it."""
+    found = re.findall(r"tutelage\.(\w+)\.", path.read_text())
+    return {name for name in found if (CONF / "task" / f"{name}.yaml").exists()}
 
 
 def _explain(config_name: str, overrides: list[str], error: Exception) -> ConfigError:

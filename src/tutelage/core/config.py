@@ -14,7 +14,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Any = "auto"  # a name that Lightning knows, or a node that builds one
     precision: str = "32-true"
     max_epochs: int = MISSING
     max_steps: int = -1  # stops earlier than max_epochs where it is not -1
@@ -57,6 +57,22 @@ class Config:
     store: str = MISSING  # where costly results are kept
 
 
+@dataclass
+class EvaluateConfig(Config):
+    """What ``evaluate.py`` composes: a run to score again, or predictions that somebody made."""
+
+    predictions: Any = None  # a file, or two to compare
+    mode: str = "official"
+    on_missing: str = "error"
+    split: str = "dev"
+    metrics: Any = None
+    keep_distinct: bool = False
+    out: str | None = None
+    workers: int = 2
+    limits: Any = None
+
+
 def register() -> None:
-    """Make the schema known to Hydra under the name ``schema``."""
+    """Make the schemas known to Hydra."""
     ConfigStore.instance().store("schema", Config)
+    ConfigStore.instance().store("evaluate_schema", EvaluateConfig)

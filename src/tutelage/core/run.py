@@ -92,7 +92,9 @@ def evaluate(folder: Path) -> Metrics:
 
 def open_task(cfg: DictConfig, *, folder: Path) -> Task:
     """Check a whole config and make its task; nothing costly happens."""
-    build.check(cfg)
+    kind = build.locate(cfg.task, where="task")
+    assert isinstance(kind, type) and issubclass(kind, Task), f"{kind} is no task"
+    build.check(cfg, shared=kind.shared)
     check_devices(cfg)
     task: Task = build.build(cfg.task, where="task", cfg=cfg, folder=folder)
     task.check()

@@ -1,6 +1,7 @@
 """What run.py asks of a task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
 
+from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 
 Metrics = dict[str, float | int | str]
@@ -18,6 +20,8 @@ class Task(ABC):
 
     monitor: ClassVar[str]  # the validation score that picks the checkpoint
     mode: ClassVar[Literal["max", "min"]]
+    # nodes whose keys two objects share, and the second object; see build.split
+    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     headline: ClassVar[tuple[str, ...]]  # the metrics that a table over many runs shows
 
     def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
@@ -67,6 +71,15 @@ class Task(ABC):
         Returns:
             Flat metrics, such as ``test/mAP``; the same on every rank.
         """
+
+    @classmethod
+    def score(cls, cfg: DictConfig, *, folder: Path) -> Metrics:
+        """Score predictions that somebody else made (``evaluate.py predictions=…``).
+
+        Raises:
+            ConfigError: The task scores runs only.
+        """
+        raise ConfigError("predictions", f"{cls.__name__} scores runs only", "give the folder of a run: run=…")
 
     @abstractmethod
     def report(self, metrics: Metrics) -> None:

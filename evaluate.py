@@ -1,0 +1,31 @@
+"""Score a finished run again (``run=…``), or anybody's predictions (``task=text2sql data=spider predictions=…``)."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tutelage.core import cli
+
+
+def job(cfg: DictConfig, folder: Path) -> None:
+    """Score predictions; a run's folder is recognised before."""
+    from tutelage.core import build
+
+    build.locate(cfg.task, where="task").score(cfg, folder=folder)  # type: ignore[attr-defined]
+
+
+def again(_: DictConfig, folder: Path) -> None:
+    """Score a run again."""
+    from tutelage.core.run import evaluate
+
+    evaluate(folder)
+
+
+if __name__ == "__main__":
+    # Hydra would take predictions=a,b for a sweep; here it is two systems to compare.
+    sys.argv[1:] = [
+        f"predictions=[{a[12:]}]" if a.startswith("predictions=") and "," in a and "[" not in a else a
+        for a in sys.argv[1:]
+    ]
+    cli.main("evaluate", job, of_run=again)
