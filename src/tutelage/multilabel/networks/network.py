@@ -1,0 +1,224 @@
+"""Any timm backbone with one of our heads: uint8 images in, what is read of them out."""
+
+# B batch, K labels, C channels, H W map
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tutelage.core.build import build
+from tutelage.multilabel.networks import backbone as backbones
+from tutelage.multilabel.networks.backbone import Anatomy, Backbone
+from tutelage.multilabel.networks.cam import grad_cam
+from tutelage.multilabel.networks.heads import Head, Widths
+from tutelage.multilabel.networks.output import Field, NetOutput
+from tutelage.multilabel.networks.weights import load_checkpoint, load_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """One network, as conf/model/*.yaml gives it.
+
+    Attributes:
+        name: Any of timm's networks.
+        weights: ``imagenet`` (timm's hub), ``none``, or a local file in timm's form; its classifier is not used.
+        resolution: The side of the images it sees; None for the data's.
+        checkpoint: A trained network with the data's labels: a run's checkpoint, or an exported timm state dict.
+        output_stride: How many pixels a location of the maps stands for; None for the network's own, 32 for most. Finer
+            maps cost time. Not every network can.
+        channels_last: Memory layout; None chooses by family.
+        cams: ``head`` for the head's own maps, ``gradient`` for Grad-CAM.
+    """
+
+    name: str
+    weights: str
+    resolution: int | None = None
+    checkpoint: str | None = None
+    output_stride: int | None = None
+    channels_last: bool | None = None
+    cams: Literal["head", "gradient"] = "head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A teacher and its student."""
+
+    teacher: NetworkSpec
+    student: NetworkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkShape:
+    """What a network shows, for those who size themselves by it.
+
+    Attributes:
+        num_labels: Its logits.
+        stage_channels: Channels of its stages, shallow to deep.
+        embedding_dim: Channels of the pooled embedding.
+        label_embedding_dim: Channels of a label's embedding; None where the head has none.
+        grid: Height and width of its maps.
+    """
+
+    num_labels: int
+    stage_channels: tuple[int, ...]
+    embedding_dim: int
+    label_embedding_dim: int | None
+    grid: tuple[int, int]
+
+
+class Network(nn.Module):
+    """A backbone and a head. It resizes and normalises for itself, so two networks can look at one batch."""
+
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        head: Head,
+        anatomy: Anatomy,
+        spec: NetworkSpec,
+        num_labels: int,
+        resolution: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.spec = spec
+        self.anatomy = anatomy
+        self.resolution = resolution
+        self.register_buffer("mean_C11", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std_C11", torch.tensor(std)[:, None, None], persistent=False)
+        # Nothing can be applied at single locations of such a backbone: its maps come from gradients.
+        self.gradient_cams = spec.cams == "gradient" or (anatomy.locating == "never" and head.pointwise)
+        self.shows = NetworkShape(
+            num_labels=num_labels,
+            stage_channels=anatomy.stage_channels,
+            embedding_dim=anatomy.embedding_dim,
+            label_embedding_dim=head.label_embedding_dim,
+            grid=anatomy.grid,
+        )
+        channels_last = _suits_channels_last(backbone, anatomy) if spec.channels_last is None else spec.channels_last
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
+
+    def forward(self, images_BCHW: Tensor, *, reads: frozenset[Field] = frozenset()) -> NetOutput:
+        """Look at a batch.
+
+        Args:
+            images_BCHW: uint8 in [0, 255] or float in [0, 1], not normalised, of any resolution.
+            reads: What to fill of the output beside the logits. Nothing else is computed.
+        """
+        pixels_BCHW = self.prepare(images_BCHW)
+        stages: tuple[Tensor, ...] = ()
+        if "stages" in reads:
+            raw, intermediates = self.backbone.forward_intermediates(
+                pixels_BCHW, indices=list(self.anatomy.stage_indices), norm=False, output_fmt="NCHW"
+            )
+            stages = tuple(intermediates)
+        else:
+            raw = self.backbone.forward_features(pixels_BCHW)
+        features = BackboneFeatures(self.backbone, raw, anatomy=self.anatomy)
+        output: NetOutput
+        if "cams_BKHW" in reads and self.gradient_cams:
+            output = self.head(features, reads=reads - {"cams_BKHW"})
+            output.cams_BKHW = grad_cam(self._scores, raw, to_map=self._to_map)
+        else:
+            output = self.head(features, reads=reads)
+        output.stages = stages
+        if "embedding_BC" in reads:
+            output.embedding_BC = features.pooled()
+        return output
+
+    def prepare(self, images_BCHW: Tensor) -> Tensor:
+        """Resize to this network's resolution, and normalise as it expects."""
+        pixels_BCHW = images_BCHW.to(self.mean_C11.dtype)
+        if images_BCHW.dtype == torch.uint8:
+            pixels_BCHW = pixels_BCHW / 255
+        if tuple(pixels_BCHW.shape[2:]) != (self.resolution, self.resolution):
+            size = (self.resolution, self.resolution)
+            pixels_BCHW = functional.interpolate(pixels_BCHW, size, mode="bilinear", antialias=True)
+        pixels_BCHW = (pixels_BCHW - self.mean_C11) / self.std_C11
+        return pixels_BCHW.contiguous(memory_format=self.memory_format)
+
+    def head_parameter_names(self) -> frozenset[str]:
+        """Return the names, in this module, of the parameters that a head learning rate is for."""
+        return frozenset(f"head.{name}" for name, _ in self.head.named_parameters())
+
+    def _scores(self, raw: Tensor) -> Tensor:
+        features = BackboneFeatures(self.backbone, raw, anatomy=self.anatomy)
+        output: NetOutput = self.head(features, reads=frozenset())
+        return output.logits_BK
+
+    def _to_map(self, raw: Tensor) -> Tensor:
+        anatomy = self.anatomy
+        return backbones.to_map(raw, layout=anatomy.layout, prefix=anatomy.prefix, grid=anatomy.grid)
+
+
+class BackboneFeatures:
+    """A backbone's features of one batch, pooled or located when asked, and once."""
+
+    def __init__(self, backbone: Backbone, raw: Tensor, *, anatomy: Anatomy) -> None:
+        self._backbone = backbone
+        self._raw = raw
+        self._anatomy = anatomy
+        self._pooled: Tensor | None = None
+
+    def pooled(self) -> Tensor:
+        """Pool as timm's own head does: [B, C]."""
+        if self._pooled is None:  # once: a batch norm after pooling must see a batch once
+            self._pooled = self._backbone.forward_head(self._raw, pre_logits=True)
+        return self._pooled
+
+    def located(self) -> Tensor:
+        """Return each location as the classifier would see it alone: [B, C, H, W]."""
+        return backbones.locations(self._backbone, self._raw, self._anatomy)
+
+
+def build_network(
+    spec: NetworkSpec, *, num_labels: int, head: Mapping[str, Any], resolution: int, where: str
+) -> Network:
+    """Make a network with its weights.
+
+    Args:
+        spec: The network.
+        num_labels: Of the data.
+        head: The config node of the head.
+        resolution: Of the data's images; the spec's own wins.
+        where: The spec's place in the config, for errors: ``model.student``.
+
+    Raises:
+        ConfigError: An unknown name, an unfitting resolution, or weights that cannot be had or do not fit.
+    """
+    resolution = resolution if spec.resolution is None else spec.resolution
+    backbone = load_weights(
+        spec.name, weights=spec.weights, resolution=resolution, output_stride=spec.output_stride, where=where
+    )
+    anatomy = backbones.probe(backbone, resolution=resolution, where=where)
+    widths = Widths(pooled=anatomy.embedding_dim, located=anatomy.location_channels)
+    described = backbones.pretrained_cfg(spec.name, where=where)
+    network = Network(
+        backbone,
+        head=build(head, where="head", widths=widths, num_labels=num_labels),
+        anatomy=anatomy,
+        spec=spec,
+        num_labels=num_labels,
+        resolution=resolution,
+        mean=described.mean,
+        std=described.std,
+    )
+    if spec.checkpoint is not None:
+        load_checkpoint(network, spec.checkpoint, classifier=described.classifier, where=where)
+    return network
+
+
+def _suits_channels_last(backbone: Backbone, anatomy: Anatomy) -> bool:
+    # Training on a GPU: ResNet-50 +47 %, ResNet-101 +31 %, MobileNetV2 +26 %, but TResNet-L falls to a quarter.
+    return anatomy.layout == "nchw" and type(backbone).__name__ != "TResNet"
