@@ -22,6 +22,9 @@ _LARGEST_VALUE = 1_000_000_000  # SQLite's own default for SQLITE_LIMIT_LENGTH
 _OPEN_DATABASES = 8
 # Virtual machine instructions between two looks at the clock: about 0.1 ms, and no cost that could be measured.
 _CLOCK_EVERY = 10_000
+# Refusals that SQLite and the sqlite3 module report without a code of their own.
+_REFUSALS = ("one statement at a time", "not authorized", "may not be modified")
+_NO_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +101,10 @@ class Session:
 
     def run(self, database: Path, sql: str, limits: Limits) -> Result:
         """Execute one statement and fetch all of its rows."""
-        try:
-            connection = self._connection(database)
-        except DataError as error:
-            return failure("error", str(error), 0.0)
-        self._apply(connection, limits)
-        begin = time.perf_counter()
-        self._deadline = time.monotonic() + limits.seconds
-        try:
-            with closing(connection.execute(sql)) as cursor:
-                if cursor.description is None:
-                    return failure("error", "no statement", time.perf_counter() - begin)
-                columns = tuple(column[0] for column in cursor.description)
-                rows = self._fetch(cursor, limits)
-        except _TooLarge as error:
-            return failure("too_large", str(error), time.perf_counter() - begin)
-        except MemoryError:
-            self.close()  # page caches too
-            return failure("too_large", "out of memory", time.perf_counter() - begin)
-        # ValueError: SQL that is no valid text (a lone surrogate, a null character).
-        except (sqlite3.Error, ValueError) as error:
-            return failure(*_verdict(error, limits), time.perf_counter() - begin)
-        return Result("ok", columns, rows, "", time.perf_counter() - begin)
+        result = self._run(database, sql, limits)
+        if result.status == "refused" or result.error == _NO_MEMORY:
+            self.close()  # a refused VACUUM still forgets the schema; page caches hold memory
+        return result
 
     def time(self, database: Path, statements: Sequence[str], *, repeats: int, scope: Scope, limits: Limits) -> Timing:
         """Time statements in turn, each on a fresh connection, as the efficiency metrics do.
@@ -138,7 +123,7 @@ class Session:
                 try:
                     seconds.append(self._time_once(database, sql, scope, limits))
                 except MemoryError:
-                    return Timing("too_large", "out of memory", rounds)
+                    return Timing("too_large", _NO_MEMORY, rounds)
                 except (sqlite3.Error, ValueError) as error:
                     return Timing(*_verdict(error, limits), rounds)
                 except OSError as error:
@@ -150,6 +135,29 @@ class Session:
         """Close every database."""
         while self._connections:
             self._connections.popitem()[1].close()
+
+    def _run(self, database: Path, sql: str, limits: Limits) -> Result:
+        try:
+            connection = self._connection(database)
+        except DataError as error:
+            return failure("error", str(error), 0.0)
+        self._apply(connection, limits)
+        begin = time.perf_counter()
+        self._deadline = time.monotonic() + limits.seconds
+        try:
+            with closing(connection.execute(sql)) as cursor:
+                if cursor.description is None:
+                    return failure("error", "no statement", time.perf_counter() - begin)
+                columns = tuple(column[0] for column in cursor.description)
+                rows = self._fetch(cursor, limits)
+        except _TooLarge as error:
+            return failure("too_large", str(error), time.perf_counter() - begin)
+        except MemoryError:
+            return failure("too_large", _NO_MEMORY, time.perf_counter() - begin)
+        # ValueError: SQL that is no valid text (a lone surrogate, a null character).
+        except (sqlite3.Error, ValueError) as error:
+            return failure(*_verdict(error, limits), time.perf_counter() - begin)
+        return Result("ok", columns, rows, "", time.perf_counter() - begin)
 
     def _time_once(self, database: Path, sql: str, scope: Scope, limits: Limits) -> float:
         connection = connect_unchecked(database, text_errors=self._text_errors)
@@ -251,6 +259,6 @@ def _status(error: Exception) -> Status:
     if code == sqlite3.SQLITE_IOERR_WRITE:
         return "too_large"  # the only writes are temporary files, and their size is limited
     message = str(error)
-    if "one statement" in message or "not authorized" in message:
+    if any(phrase in message for phrase in _REFUSALS):
         return "refused"
-    return "too_large" if "too large" in message else "error"
+    return "too_large" if message == "query string is too large" else "error"
