@@ -29,7 +29,8 @@ def database(tmp_path: Path) -> Path:
 def _refusal(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         connect(path)
-    assert caught.value.where == str(path)
+    assert caught.value.where == "database"
+    assert str(path) in caught.value.what
     with Executor(workers=0, limits=Limits()) as executor:  # in a batch, the same is said and the batch goes on
         result = executor.run(path, "SELECT 1")
     assert (result.status, result.error) == ("error", str(caught.value))
@@ -37,7 +38,7 @@ def _refusal(path: Path) -> str:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    assert "no such file" in _refusal(tmp_path / "missing.sqlite")
+    assert "no file" in _refusal(tmp_path / "missing.sqlite")
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty.sqlite"
     path.touch()
-    assert "empty (0 bytes)" in _refusal(path)
+    assert "is empty" in _refusal(path)
 
 
 @pytest.mark.parametrize("content", [b"name,age\nAnn,3\n", os.urandom(8192), b"SQLite", b"\x00" * 5000])
@@ -55,27 +56,27 @@ def test_not_a_database_or_an_encrypted_one(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "secret.sqlite"
     path.write_bytes(content)
     message = _refusal(path)
-    assert "not an SQLite database, or an encrypted one" in message
-    assert "Decrypt" in message or "decrypt" in message
+    assert "not a SQLite database, or it is encrypted" in message
+    assert "decrypt" in message
 
 
 def test_an_encrypted_body_behind_a_plain_header(tmp_path: Path) -> None:
     path = tmp_path / "secret.sqlite"
     path.write_bytes(b"SQLite format 3\x00" + os.urandom(8176))
-    assert str(path) in _refusal(path)
+    assert "encrypted" in _refusal(path)
 
 
 @pytest.mark.parametrize("keep", [100, 4096, 10_000])
 def test_a_truncated_file(database: Path, keep: int) -> None:
     database.write_bytes(database.read_bytes()[:keep])
-    assert "truncated or damaged" in _refusal(database)
+    assert "truncated" in _refusal(database)
 
 
 def test_a_file_without_permission(database: Path) -> None:
     database.chmod(0)
     if os.access(database, os.R_OK):
         pytest.skip("this user may read everything")
-    assert "cannot be read" in _refusal(database)
+    assert "may not be read" in _refusal(database)
 
 
 def test_a_locked_database(database: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_transaction_that_was_never_finished(database: Path, tmp_path: Path) -
         shutil.copy(database, copy)
         shutil.copy(f"{database}-journal", f"{copy}-journal")
         writer.execute("ROLLBACK")
-    assert "never finished" in _refusal(copy)
+    assert "-journal" in _refusal(copy)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Self
 from tutelage.text2sql.database import worker as worker_module
 from tutelage.text2sql.database.guard import TextErrors
 from tutelage.text2sql.database.session import (
+    NO_STATEMENT,
     Limits,
     Query,
     Result,
@@ -30,7 +31,7 @@ from tutelage.text2sql.database.session import (
 )
 from tutelage.text2sql.database.worker import Job, Run, Time
 
-__all__ = ["Executor", "Limits", "Query", "Result", "Status", "Timing"]
+__all__ = ["NO_STATEMENT", "Executor", "Limits", "Query", "Result", "Status", "Timing"]
 
 # How long past its limit a worker may be silent. SQLite looks at the clock between instructions only, and one
 # instruction (a LIKE over a long text) can take for ever.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.core.errors import DataError
+from tutelage.text2sql.database.sqlite_file import check_file, explain, sqlite_uri
 
 TextErrors = Literal["strict", "ignore", "replace"]
 
@@ -37,12 +38,8 @@ def connect_unchecked(database: Path, *, text_errors: TextErrors = "ignore") -> 
 
     This is what timing needs: published scorers count the reading of the schema into a query's time.
     """
-    # Nobody has it open and nothing waits in its log: an ordinary connection, even a read-only one, would
-    # leave -wal and -shm files beside a database in WAL mode.
-    quiet = _in_wal_mode(database) and not _size(_log(database)) and not _log_index(database).exists()
-    immutable = "&immutable=1" if quiet else ""
     connection = sqlite3.connect(
-        f"{database.absolute().as_uri()}?mode=ro{immutable}",
+        sqlite_uri(database),
         uri=True,
         timeout=LOCK_SECONDS,
         isolation_level=None,  # no implicit BEGIN
@@ -57,15 +54,10 @@ def connect_unchecked(database: Path, *, text_errors: TextErrors = "ignore") -> 
     return connection
 
 
-def forbid_writing(connection: sqlite3.Connection) -> None:
-    """Let a connection read tables and do nothing else, from now on."""
-    connection.set_authorizer(_authorize)
-
-
 def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Connection:
-    """Open an SQLite file for reading with statements of our own, PRAGMA included.
+    """Open an SQLite file that can be read, and say what is wrong with one that cannot.
 
-    Before anybody else's statement runs on it, `forbid_writing`.
+    Before anybody else's statement runs on the connection, `forbid_writing`.
 
     Args:
         database: The file. It, and the folder it lies in, stay as they are.
@@ -74,7 +66,8 @@ def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Co
     Raises:
         DataError: It is not a database that can be read here; the message says why and what to do.
     """
-    _check_file(database)
+    check_file(database)
+    _check_log(database)
     connection = connect_unchecked(database, text_errors=text_errors)
     try:
         # Virtual tables prepare their own statements, some of them writes, when they are first named.
@@ -84,8 +77,24 @@ def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Co
             _touch(connection, name)
     except sqlite3.Error as error:
         connection.close()
-        raise _explain(database, error) from error
+        raise explain(error, database) from error
     return connection
+
+
+def forbid_writing(connection: sqlite3.Connection) -> None:
+    """Let a connection read tables and do nothing else, from now on."""
+    connection.set_authorizer(_authorize)
+
+
+def _check_log(database: Path) -> None:
+    log, index = (database.with_name(database.name + suffix) for suffix in ("-wal", "-shm"))
+    if log.exists() and log.stat().st_size and not index.exists():
+        # SQLite would write a new index beside it, and leave it there.
+        raise DataError(
+            "database",
+            f"the last changes of {database} stand in {log.name}, which has lost its companion {index.name}",
+            f'on a copy of both, run: sqlite3 {database.name} "PRAGMA wal_checkpoint(TRUNCATE)"',
+        )
 
 
 def _touch(connection: sqlite3.Connection, table: str) -> None:
@@ -94,68 +103,3 @@ def _touch(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f'SELECT * FROM "{quoted}" LIMIT 0').close()
     except sqlite3.OperationalError:
         return  # its module is not in this SQLite: only the queries that name it fail
-
-
-def _log(database: Path) -> Path:
-    return database.with_name(database.name + "-wal")
-
-
-def _log_index(database: Path) -> Path:
-    return database.with_name(database.name + "-shm")
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _in_wal_mode(database: Path) -> bool:
-    with database.open("rb") as file:
-        return file.read(20)[18:20] == b"\x02\x02"
-
-
-def _check_file(database: Path) -> None:
-    where = str(database)
-    if database.is_dir():
-        raise DataError(where, "is a folder", "name the database file inside it")
-    if not database.exists():
-        raise DataError(where, "no such file", "check the path of the database")
-    try:
-        with database.open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise DataError(where, f"cannot be read ({error.strerror})", "check its permissions") from error
-    if not magic:
-        raise DataError(where, "is empty (0 bytes)", "copy the database again")
-    if magic != b"SQLite format 3\x00":
-        raise DataError(
-            where,
-            "is not an SQLite database, or an encrypted one",
-            "give an SQLite 3 file; decrypt it first if it is encrypted",
-        )
-    log, index = _log(database), _log_index(database)
-    if _size(log) and not index.exists():
-        raise DataError(
-            where,
-            f"its last changes stand in {log.name}, which has lost its companion {index.name}: "
-            "they can only be merged by writing",
-            f'on a copy, run: sqlite3 {database.name} "PRAGMA wal_checkpoint(TRUNCATE)"',
-        )
-
-
-def _explain(database: Path, error: sqlite3.Error) -> DataError:
-    where = str(database)
-    match error.sqlite_errorcode & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DataError(where, "is locked by another program", "close that program, or explore a copy")
-        case sqlite3.SQLITE_CORRUPT:
-            return DataError(where, f"is truncated or damaged ({error})", "copy it again, or restore it")
-        case sqlite3.SQLITE_NOTADB:
-            return DataError(where, f"cannot be read as a database ({error})", "decrypt or restore it first")
-        case sqlite3.SQLITE_READONLY:
-            return DataError(
-                where,
-                "holds a transaction that was never finished, which only writing can roll back",
-                f"on a copy together with {database.name}-journal, run: sqlite3 {database.name} .tables",
-            )
-        case _:
-            return DataError(where, f"cannot be opened ({error})", "check the file and its folder")

@@ -25,6 +25,8 @@ _CLOCK_EVERY = 10_000
 # Refusals that SQLite and the sqlite3 module report without a code of their own.
 _REFUSALS = ("one statement at a time", "not authorized", "may not be modified")
 _NO_MEMORY = "out of memory"
+# The error of an empty text, or of nothing but comments.
+NO_STATEMENT = "no statement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class Session:
         try:
             with closing(connection.execute(sql)) as cursor:
                 if cursor.description is None:
-                    return failure("error", "no statement", time.perf_counter() - begin)
+                    return failure("error", NO_STATEMENT, time.perf_counter() - begin)
                 columns = tuple(column[0] for column in cursor.description)
                 rows = self._fetch(cursor, limits)
         except _TooLarge as error:
