@@ -1,8 +1,12 @@
 """What passes between the stages of an exploration: a walk, a candidate, an accepted pair."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, TypeAlias
+
+from tutelage.core.errors import DataError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -85,3 +89,39 @@ class Pair:
     columns: tuple[str, ...]  # "table.column", as the SQL uses them
     tables: tuple[str, ...]
     state: Mapping[str, Json]
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the fields as JSON values."""
+        return {
+            "id": self.id,
+            "db_id": self.db_id,
+            "level": self.level,
+            "question": self.question,
+            "sql": self.sql,
+            "operators": list(self.operators),
+            "sampler": self.sampler,
+            "parent": self.parent,
+            "walk": self.walk,
+            "columns": list(self.columns),
+            "tables": list(self.tables),
+            "state": dict(self.state),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, object]) -> "Pair":
+        """Make a pair of what :meth:`to_json` gave."""
+        values = {field.name: record[field.name] for field in fields(cls)}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """Read the accepted pairs of an exploration, in the order in which they were found.
+
+    Raises:
+        DataError: The folder holds no finished exploration.
+    """
+    path = folder / "pairs.jsonl"
+    if not path.is_file():
+        raise DataError("pairs", f"no pairs.jsonl in {folder}", "give the folder of a finished exploration")
+    with path.open(encoding="utf-8") as file:
+        return [Pair.from_json(json.loads(line)) for line in file]

@@ -1,0 +1,93 @@
+"""The typed settings of an exploration; ``conf/explore.yaml`` fills them. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tutelage.core.errors import ConfigError
+
+
+@dataclass
+class CatalogSettings:
+    """How the database is read."""
+
+    infer_keys: bool = False  # take undeclared foreign keys that names, types and values speak for
+    descriptions: str | None = None  # folder of CSVs, as BIRD's database_description, which is found by itself
+
+
+@dataclass
+class LimitSettings:
+    """What one query may take in the sandbox."""
+
+    seconds: float = 5.0
+    rows: int = 10_000  # a question that wants more is not one that a person asks
+    memory_mb: int = 1024
+
+
+@dataclass
+class ExploreSettings:
+    """What an exploration is a function of."""
+
+    database: str | None = None  # a file or a URL; null: the embedded flights
+    db_id: str | None = None  # null: the file's stem
+    seeds: str | None = None  # Spider or BIRD JSON, or JSON lines of question and sql
+    guard: list[str] = field(default_factory=list)  # files as seeds: no pair may equal or resemble these
+    walks: int = MISSING
+    max_level: int = MISSING
+    per_level: int | None = None  # a level with so many accepted pairs takes no more
+    smoothing: float = 1.0  # added to how often two columns stand together in seeds
+    catalog: CatalogSettings = field(default_factory=CatalogSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    sampler: Any = MISSING
+    synthesizer: Any = MISSING
+    seed: int = 1
+
+
+@dataclass
+class ExploreConfig(ExploreSettings):
+    """What ``explore.py`` composes: the settings, and where things go."""
+
+    out: str | None = None  # null: the store, linked from the run's folder
+    run: str = MISSING  # the run's folder: config and link
+    store: str = MISSING
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name ``explore_schema``."""
+    ConfigStore.instance().store("explore_schema", ExploreConfig)
+
+
+def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
+    """Check a config node against the schema, and fill in what it leaves out.
+
+    Args:
+        node: A composed ``explore.yaml``, or the ``explore`` node of a training config.
+
+    Raises:
+        ConfigError: An unknown key, a value of the wrong type, or one that is missing.
+    """
+    known = {item.name for item in fields(ExploreSettings)}
+    beside = {item.name for item in fields(ExploreConfig)} - known
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    try:
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in beside])
+        merged = OmegaConf.merge(OmegaConf.structured(ExploreSettings), own)
+        settings = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = f"explore.{error.full_key}" if error.full_key else "explore"
+        raise ConfigError(key, str(error).splitlines()[0], f"known keys: {', '.join(sorted(known))}") from None
+    assert isinstance(settings, ExploreSettings)
+    for name, value, least in (
+        ("walks", settings.walks, 1),
+        ("max_level", settings.max_level, 1),
+        ("per_level", settings.per_level, 1),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"explore.{name}", f"{value} is too few", f"give {least} or more")
+    if settings.smoothing <= 0:
+        raise ConfigError("explore.smoothing", f"{settings.smoothing} leaves columns out", "give a number above 0")
+    return settings
