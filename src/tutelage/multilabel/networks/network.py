@@ -45,10 +45,17 @@ class NetworkSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A teacher and its student."""
+    """A teacher and its student.
+
+    Attributes:
+        teacher: Trained first, under supervision alone, unless it has a checkpoint.
+        student: Learns from it.
+        teacher_training: What differs in the teacher's own training: parts of a config, such as ``trainer``.
+    """
 
     teacher: NetworkSpec
     student: NetworkSpec
+    teacher_training: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
