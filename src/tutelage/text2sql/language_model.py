@@ -8,10 +8,12 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -172,6 +174,19 @@ class LanguageModel(nn.Module):
         head = self.causal.get_output_embeddings()  # type: ignore[no-untyped-call]
         assert isinstance(head, nn.Module)
         return answer_nll(hidden_BTH[answers_BT], batch.target_BT[answers_BT], head=head)
+
+    def generate(self, input_ids_BT: Tensor, *, attention_mask_BT: Tensor, config: GenerationConfig) -> Tensor:
+        """Continue prompts that are padded on the left.
+
+        Returns:
+            Prompts and continuations [B × sequences asked for, T + new tokens].
+        """
+        # Sharded layers are gathered by all processes together, so none may stop before the others.
+        sharded = torch.distributed.is_initialized() and isinstance(self, FSDPModule)
+        continued: Tensor = self.causal.generate(  # type: ignore[operator]
+            input_ids=input_ids_BT, attention_mask=attention_mask_BT, generation_config=config, synced_gpus=sharded
+        )
+        return continued
 
     def save(self, folder: Path) -> None:
         """Write what transformers (or, with an adapter, peft) loads, and the tokenizer."""

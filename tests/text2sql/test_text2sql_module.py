@@ -1,0 +1,194 @@
+"""The module wires: the loss's weight, what a checkpoint holds, resume, and processes that add up to one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from tutelage.core.batches import PADDING
+from tutelage.core.callbacks import StepSeed
+from tutelage.core.errors import RunError
+from tutelage.core.optim import Optim
+from tutelage.core.store import Store
+from tutelage.text2sql.adapters import Adapter, Full, Lora
+from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.data.packing import Sample
+from tutelage.text2sql.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.module import Text2SqlModule, explain_memory
+from tutelage.text2sql.tiny import Tiny
+
+LORA = Lora(rank=4, alpha=8, dropout=0.1)  # dropout: resuming must restore the random numbers, too
+
+
+def encode(example: Example, view: tuple[int, int] | None) -> Sample:
+    i = int(example.id)
+    return Sample([3 + (i * 7 + k) % 250 for k in range(4 + i % 9)], [3 + (i * 11 + k) % 250 for k in range(1 + i % 6)])
+
+
+def right_if_even(model: LanguageModel, indices: list[int]) -> list[bool]:
+    return [index % 2 == 0 for index in indices]
+
+
+def tiny_folder(at: Path) -> Path:
+    spec = Tiny(vocabulary=300, hidden_size=32, layers=2, heads=2, context=128)
+    return spec.folder(Store(at), texts=["SELECT name FROM airlines"], seed=1)
+
+
+def datamodule(folder: Path, *, packing: bool = True, batch_size: int = 4) -> Text2SqlDataModule:
+    examples = [Example(str(i), "db", "", "SELECT 1") for i in range(48)]
+    return Text2SqlDataModule(
+        train=[examples],
+        val=examples,
+        encode=encode,
+        loading=Loading(max_length=24, batch_size=batch_size, packing=packing, val_size=7),
+        val_batch_size=4,
+        seed=1,
+        folder=folder,
+    )
+
+
+def module(model_folder: Path, adapter: Adapter) -> Text2SqlModule:
+    optim = Optim(name="adamw", lr=1e-2, weight_decay=0.0, schedule="cosine", warmup=0.1)
+    model = load(Pretrained(str(model_folder)), adapter=adapter, seed=1)
+    return Text2SqlModule(model, optim=optim, validation=right_if_even)
+
+
+def fit(
+    at: Path,
+    adapter: Adapter,
+    *,
+    max_steps: int = 8,
+    resume: Path | None = None,
+    batch_size: int = 4,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> tuple[Trainer, Text2SqlModule]:
+    wired = module(tiny_folder(at / "store"), adapter)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        max_epochs=-1,
+        callbacks=[StepSeed(1), *callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        **options,
+    )
+    trainer.fit(wired, datamodule=datamodule(at, batch_size=batch_size), ckpt_path=resume, weights_only=True)
+    return trainer, wired
+
+
+def trained(module: Text2SqlModule) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+class StopAt(Callback):
+    """Ends a run at a step as a kill would: the schedule, which looks ahead, was made for the whole run."""
+
+    def __init__(self, step: int, checkpoint: Path) -> None:
+        self.step, self.checkpoint = step, checkpoint
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("adapter", [Full(), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("stop", [3, 11])
+def test_resumed_equals_uninterrupted_bit_for_bit(adapter: Adapter, stop: int, tmp_path: Path) -> None:
+    _, whole = fit(tmp_path, adapter, max_steps=16)
+    checkpoint = tmp_path / "last.ckpt"
+    with pytest.raises(SystemExit):
+        fit(tmp_path, adapter, max_steps=16, callbacks=[StopAt(stop, checkpoint)])
+    trainer, resumed = fit(tmp_path, adapter, max_steps=16, resume=checkpoint)
+    assert trainer.global_step == 16
+    torch.testing.assert_close(trained(resumed), trained(whole), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("adapter", [Full(), LORA], ids=["full", "lora"])
+def test_accumulated_batches_equal_one_large_batch(adapter: Adapter, tmp_path: Path) -> None:
+    """Batches of different token counts: each token weighs the same, however they are cut."""
+    if isinstance(adapter, Lora):
+        adapter = Lora(rank=4, alpha=8)  # dropout would draw otherwise for other shapes
+    one, cut = (
+        trained(fit(tmp_path, adapter, max_steps=3, batch_size=size, accumulate_grad_batches=4 // size)[1])
+        for size in (4, 1)
+    )
+    torch.testing.assert_close(cut, one, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpoint_holds_the_adapter_only(tmp_path: Path) -> None:
+    trainer, wired = fit(tmp_path, LORA)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert state.keys() == trained(wired).keys()
+    assert all("lora_" in name for name in state)
+
+
+def test_full_checkpoint_brings_every_weight_back(tmp_path: Path) -> None:
+    trainer, wired = fit(tmp_path, Full())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    fresh = module(tiny_folder(tmp_path / "store"), Full())
+    fresh.on_load_checkpoint(content)
+    fresh.load_state_dict(content["state_dict"], strict=False)
+    torch.testing.assert_close(fresh.state_dict(), wired.state_dict(), rtol=0, atol=0)
+
+
+def test_checkpoint_of_another_adapter_is_refused(tmp_path: Path) -> None:
+    trainer, _ = fit(tmp_path, LORA)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    with pytest.raises(RunError, match="Give the model and adapter"):
+        module(tiny_folder(tmp_path / "store"), Full()).on_load_checkpoint(content)
+
+
+def test_validation_counts_each_question_once(tmp_path: Path) -> None:
+    trainer, _ = fit(tmp_path, Full())
+    assert trainer.callback_metrics["val/ex"].item() == pytest.approx(100 * 4 / 7)  # 0, 2, 4, 6 of 7
+
+
+def test_filler_is_answered_and_not_counted(tmp_path: Path) -> None:
+    asked: list[list[int]] = []
+
+    def validation(model: LanguageModel, indices: list[int]) -> list[bool]:
+        asked.append(indices)
+        return [True] * len(indices)
+
+    wired = module(tiny_folder(tmp_path / "store"), Full())
+    wired.validation = validation
+    wired.validation_step([3, PADDING], 0)
+    assert asked == [[3, 0]]
+    assert (wired.correct, wired.asked) == (1, 1)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "store")
+    before = module(folder, Full()).model
+    _, after = fit(tmp_path, Full(), max_steps=250)
+    data = datamodule(tmp_path)
+    batches = list(data.train_dataloader())
+    with torch.no_grad():
+        losses = [
+            sum(float(model(batch)) for batch in batches) / sum(int((b.target_BT != -100).sum()) for b in batches)
+            for model in (before.eval(), after.model.eval())
+        ]
+    assert losses[0] == pytest.approx(5.6, abs=0.3)  # ln(300) = 5.70: it knows nothing
+    assert losses[1] < 0.5
+
+
+def test_out_of_memory_says_what_to_lower() -> None:
+    def too_much() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+
+    with pytest.raises(RunError, match=r"Lower data\.batch_size"):
+        explain_memory(too_much)
