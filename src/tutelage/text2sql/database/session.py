@@ -5,7 +5,7 @@ import sqlite3
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,10 @@ class Timing:
     seconds: list[tuple[float, ...]]
 
 
+class TooLarge(Exception):
+    """The result is over a limit."""
+
+
 class Session:
     """Runs queries in this process, with every guard that does not need a second process."""
 
@@ -151,8 +155,8 @@ class Session:
                 if cursor.description is None:
                     return failure("error", NO_STATEMENT, time.perf_counter() - begin)
                 columns = tuple(column[0] for column in cursor.description)
-                rows = self._fetch(cursor, limits)
-        except _TooLarge as error:
+                rows = collect(cursor, limits)
+        except TooLarge as error:
             return failure("too_large", str(error), time.perf_counter() - begin)
         except MemoryError:
             return failure("too_large", _NO_MEMORY, time.perf_counter() - begin)
@@ -198,19 +202,25 @@ class Session:
         largest = _LARGEST_VALUE if limits.bytes is None else min(limits.bytes, _LARGEST_VALUE)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, largest)
 
-    def _fetch(self, cursor: sqlite3.Cursor, limits: Limits) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        max_rows = sys.maxsize if limits.rows is None else limits.rows
-        max_bytes = sys.maxsize if limits.bytes is None else limits.bytes
-        size = 0
-        for row in cursor:
-            if len(rows) == max_rows:
-                raise _TooLarge(f"more than {max_rows:,} rows")
-            size += sum(map(sys.getsizeof, row))
-            if size > max_bytes:
-                raise _TooLarge(f"more than {max_bytes:,} bytes")
-            rows.append(row)
-        return rows
+
+def collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, ...]]:
+    """Fetch all rows of a result.
+
+    Raises:
+        TooLarge: There are more of them, or they hold more, than the limits allow.
+    """
+    collected: list[tuple[Any, ...]] = []
+    max_rows = sys.maxsize if limits.rows is None else limits.rows
+    max_bytes = sys.maxsize if limits.bytes is None else limits.bytes
+    size = 0
+    for row in rows:
+        if len(collected) == max_rows:
+            raise TooLarge(f"more than {max_rows:,} rows")
+        size += sum(map(sys.getsizeof, row))
+        if size > max_bytes:
+            raise TooLarge(f"more than {max_bytes:,} bytes")
+        collected.append(tuple(row))
+    return collected
 
 
 @contextmanager
@@ -237,10 +247,6 @@ def memory_limit(memory_mb: int | None) -> Iterator[None]:
 def failure(status: Status, error: str, seconds: float) -> Result:
     """A result without rows."""
     return Result(status, (), [], error, seconds)
-
-
-class _TooLarge(Exception):
-    """The result is over a limit."""
 
 
 def _verdict(error: Exception, limits: Limits) -> tuple[Status, str]:
