@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,6 +137,7 @@ class FileSource(ABC):
         self._notes: dict[str, Any] = {"selection": self.selection, **annotations.notes}
         sizes = _file_sizes(self.root, annotations.splits.values())
         listings = {name: self._readable(name, listing, sizes) for name, listing in annotations.splits.items()}
+        _refuse_overlap(listings)
         listings = self._select(listings)
         for name, listing in listings.items():
             self._notes[name] = _describe(listing, self.label_names)
@@ -274,6 +276,17 @@ def _refuse_duplicates(listing: Listing) -> None:
                 listing.origin,
                 f"{len(twice)} {what}s occur more than once: {some(twice)}",
                 "keep one entry of each",
+            )
+
+
+def _refuse_overlap(listings: Mapping[SplitName, Listing]) -> None:
+    for one, other in combinations(listings, 2):
+        both = sorted(set(listings[one].files) & set(listings[other].files))
+        if both:
+            raise DataError(
+                f"{listings[one].origin} and {listings[other].origin}",
+                f"{len(both)} pictures are in both {one} and {other}: {some(both)}",
+                "leave each picture in one split: a score on pictures that were trained on says nothing",
             )
 
 
