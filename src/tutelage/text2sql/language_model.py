@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessorList,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -175,7 +176,14 @@ class LanguageModel(nn.Module):
         assert isinstance(head, nn.Module)
         return answer_nll(hidden_BTH[answers_BT], batch.target_BT[answers_BT], head=head)
 
-    def generate(self, input_ids_BT: Tensor, *, attention_mask_BT: Tensor, config: GenerationConfig) -> Tensor:
+    def generate(
+        self,
+        input_ids_BT: Tensor,
+        *,
+        attention_mask_BT: Tensor,
+        config: GenerationConfig,
+        logits_processor: LogitsProcessorList | None = None,
+    ) -> Tensor:
         """Continue prompts that are padded on the left.
 
         Returns:
@@ -184,7 +192,11 @@ class LanguageModel(nn.Module):
         # Sharded layers are gathered by all processes together, so none may stop before the others.
         sharded = torch.distributed.is_initialized() and isinstance(self, FSDPModule)
         continued: Tensor = self.causal.generate(  # type: ignore[operator]
-            input_ids=input_ids_BT, attention_mask=attention_mask_BT, generation_config=config, synced_gpus=sharded
+            input_ids=input_ids_BT,
+            attention_mask=attention_mask_BT,
+            generation_config=config,
+            logits_processor=logits_processor,
+            synced_gpus=sharded,
         )
         return continued
 
