@@ -187,4 +187,8 @@ def _covered(value: str, spoken: set[str]) -> float:
     if "".join(found) in spoken:
         return 1.0
     total = sum(map(len, found))
-    return sum(len(word) for word in found if word in spoken and word not in STOPWORDS) / total if total else 0.0
+    share = sum(len(word) for word in found if word in spoken and word not in STOPWORDS) / total if total else 0.0
+    # Names are cut short to their first word: "United" for "United Air Lines Inc.".
+    if share and found[0] in spoken and found[0] not in STOPWORDS and len(found[0]) >= 4 and value[0].isupper():
+        return max(share, COVERED)
+    return share

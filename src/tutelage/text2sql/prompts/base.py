@@ -46,6 +46,7 @@ class Encoded:
     """Token ids of an example.
 
     Attributes:
+        messages: The turns before the answer.
         prompt_ids: Up to where the assistant begins to answer.
         answer_ids: The answer and the token that ends it; empty for an example without SQL.
         dropped: Columns (``table.column``) that the schema filter left out so that the prompt fits.
@@ -53,6 +54,7 @@ class Encoded:
         fits: Whether the prompt keeps to ``max_tokens``; where it does not, nothing was left to drop.
     """
 
+    messages: list[chat.Message]
     prompt_ids: list[int]
     answer_ids: list[int]
     dropped: tuple[str, ...]
@@ -133,16 +135,16 @@ class Prompt(ABC):
         if view is not None:
             catalog = self._training_view(catalog, example, view)
 
-        def ids(shown: Catalog, detail: Detail) -> list[int]:
+        def write(shown: Catalog, detail: Detail) -> tuple[list[chat.Message], list[int]]:
             messages = self.messages(example, shown, matches=matches, detail=detail)
-            return chat.prompt_ids(tokenizer, messages, template=self.template)
+            return messages, chat.prompt_ids(tokenizer, messages, template=self.template)
 
         full = Detail(self.comments, self.samples)
         ladder = dict.fromkeys(
             (full, Detail(self.comments, min(self.samples, 1)), Detail(self.comments, 0), Detail(False, 0))
         )
         for detail in ladder:
-            prompt = ids(catalog, detail)
+            messages, prompt = write(catalog, detail)
             if len(prompt) <= self.max_tokens:
                 break
         dropped: tuple[str, ...] = ()
@@ -153,17 +155,17 @@ class Prompt(ABC):
             least, most = 1, len(ranked)  # `most` columns are too many
             while most - least > 1:
                 middle = (least + most) // 2
-                if len(ids(subset(catalog, ranked[:middle]), detail)) <= self.max_tokens:
+                if len(write(subset(catalog, ranked[:middle]), detail)[1]) <= self.max_tokens:
                     least = middle
                 else:
                     most = middle
-            prompt = ids(subset(catalog, ranked[:least]), detail)
+            messages, prompt = write(subset(catalog, ranked[:least]), detail)
             dropped = tuple(sorted(f"{table}.{column}" for table, column in ranked[least:]))
         answer: list[int] = []
         if example.sql is not None:
             answer = chat.text_ids(tokenizer, answer_text(example.sql))
             answer.append(chat.end_token(tokenizer, self.template))
-        return Encoded(prompt, answer, dropped, detail, fits=len(prompt) <= self.max_tokens)
+        return Encoded(messages, prompt, answer, dropped, detail, fits=len(prompt) <= self.max_tokens)
 
     def _training_view(self, catalog: Catalog, example: Example, view: tuple[int, int]) -> Catalog:
         """Shuffle and thin out a schema, as a function of (seed, view, example id)."""

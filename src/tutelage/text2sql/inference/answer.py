@@ -1,0 +1,260 @@
+"""From questions to queries: prompts, candidates, execution, selection, repair."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.store import Store, write_atomically
+from tutelage.text2sql.data.examples import Example, Source
+from tutelage.text2sql.database.executor import Executor, Query, Result
+from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.database.values import ValueIndex
+from tutelage.text2sql.inference.generate import Decoding, Engine, Request
+from tutelage.text2sql.inference.select import Candidate, Selection, choose
+from tutelage.text2sql.prompts import Encoded, Prompt, sql_of
+from tutelage.text2sql.prompts.chat import Message, check_template, prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPAIR = "This query fails: {error}\nAnswer with a corrected query in a ```sql block."
+NO_QUERY = "the answer holds no query"
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """How questions are answered (``conf/inference/*.yaml``).
+
+    Attributes:
+        engine: What generates: ``transformers``, or ``vllm`` for a saved model on a GPU.
+        kind: ``greedy``, ``beam`` or ``sample``.
+        candidates: Answers to each question.
+        temperature: Of sampling.
+        top_p: Of sampling.
+        select: Which candidate is the answer: ``first``, ``first_that_runs`` or ``majority`` by result.
+        repair_rounds: How often a query that fails goes back to the model with its error.
+        max_new_tokens: Where an answer is cut off.
+        batch_size: Rows at a time.
+    """
+
+    engine: Literal["transformers", "vllm"]
+    kind: Literal["greedy", "beam", "sample"]
+    candidates: int
+    temperature: float
+    top_p: float
+    select: Selection
+    repair_rounds: int
+    max_new_tokens: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work; ``Decoding`` refuses the rest."""
+        if self.repair_rounds < 0:
+            raise ConfigError("inference.repair_rounds", f"{self.repair_rounds} is negative", "give 0 or more")
+        self.decoding()
+
+    def decoding(self) -> Decoding:
+        """How the first answers are written."""
+        return Decoding(self.kind, self.candidates, self.temperature, self.top_p, self.max_new_tokens, self.batch_size)
+
+    def greedy(self) -> "Inference":
+        """One greedy answer, neither run nor repaired: for scores while training, and for repairs."""
+        return replace(self, kind="greedy", candidates=1, select="first", repair_rounds=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a question.
+
+    Attributes:
+        id: The example's.
+        db_id: The database's.
+        question: As asked.
+        sql: The chosen query, on one line; empty if the model wrote none.
+        chosen: Its index among the candidates.
+        candidates: All of them, repairs last.
+        dropped: Columns that the schema filter left out of the prompt.
+    """
+
+    id: str
+    db_id: str
+    question: str
+    sql: str
+    chosen: int
+    candidates: tuple[Candidate, ...]
+    dropped: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As a line of ``predictions.jsonl``."""
+        return asdict(self)
+
+
+class Answerer:
+    """Answers questions about a source's databases. It holds no model, so that one in training can be asked."""
+
+    def __init__(
+        self, source: Source, *, prompt: Prompt, inference: Inference, executor: Executor, store: Store | None
+    ) -> None:
+        """Keep what every answer needs.
+
+        Args:
+            source: Of the databases.
+            prompt: How a question is put.
+            inference: How it is answered.
+            executor: The sandbox that candidates run in.
+            store: Where indexes of values are kept.
+        """
+        self.source, self.prompt, self.inference, self.executor, self.store = source, prompt, inference, executor, store
+        self._values: dict[str, ValueIndex] = {}
+
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", example: Example, *, view: tuple[int, int] | None = None
+    ) -> Encoded:
+        """Turn an example into token ids, with the values of its database that match it; see ``Prompt.encode``."""
+        catalog = self.source.catalog(example.db_id)
+        if example.db_id not in self._values:
+            self._values[example.db_id] = ValueIndex.open(catalog, store=self.store)
+        matches = self._values[example.db_id].match(f"{example.question} {example.evidence}")
+        return self.prompt.encode(tokenizer, example, catalog, matches=matches, view=view)
+
+    def check(
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, context: int | None
+    ) -> list[Encoded]:
+        """Refuse what cannot be answered, before the long part.
+
+        Args:
+            tokenizer: The model's.
+            examples: All that will be asked.
+            context: The most tokens that the model can attend to; None if it sets no limit.
+
+        Returns:
+            The encoded examples.
+
+        Raises:
+            ConfigError: The tokenizer does not fit the prompt's template.
+            DataError: A database vanished, or a prompt leaves no room for an answer.
+        """
+        check_template(tokenizer, self.prompt.template)
+        for db_id in dict.fromkeys(example.db_id for example in examples):
+            if db_id not in self.source.databases:
+                raise DataError("data", f"no database {db_id}", "leave its questions out, or give the database")
+            check_file(self.source.databases[db_id], where="data")
+        encoded = [self.encode(tokenizer, example) for example in examples]
+        room = None if context is None else context - self.inference.max_new_tokens
+        too_long = [
+            (len(prompt.prompt_ids), example.id)
+            for prompt, example in zip(encoded, examples, strict=True)
+            if not prompt.fits or (room is not None and len(prompt.prompt_ids) > room)
+        ]
+        if too_long:
+            longest, worst = max(too_long)
+            limit = self.prompt.max_tokens if room is None else min(self.prompt.max_tokens, room)
+            raise DataError(
+                "prompt",
+                f"{len(too_long)} prompts have more than {limit} tokens (prompt.max_tokens, or the model's context "
+                f"less inference.max_new_tokens); the longest, {worst}, has {longest}",
+                "set prompt.max_tokens to the context less the answer, take prompt=brief, or a model of longer context",
+            )
+        return encoded
+
+    def answer(self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example]) -> list[Answer]:
+        """Answer questions: candidates of all of them are generated together, then run, then repaired."""
+        encoded = [self.encode(tokenizer, example) for example in examples]
+        requests = [Request(example.id, prompt.prompt_ids) for example, prompt in zip(examples, encoded, strict=True)]
+        texts = engine.generate(requests, self.inference.decoding())
+        answers = self._select(examples, encoded, texts)
+        for number in range(1, self.inference.repair_rounds + 1):
+            broken = [index for index, answer in enumerate(answers) if not _runs(answer)]
+            if not broken:
+                break
+            retries = [
+                Request(f"{answers[index].id}#{number}", self._repair(tokenizer, encoded[index], answers[index]))
+                for index in broken
+            ]
+            repaired = engine.generate(retries, self.inference.greedy().decoding())
+            results = self._run(
+                [(examples[index].db_id, sql_of(text)) for index, (text,) in zip(broken, repaired, strict=True)]
+            )
+            for index, (text,), result in zip(broken, repaired, results, strict=True):
+                answers[index] = _with_repair(answers[index], _candidate(text, result, votes=0, number=number))
+        return answers
+
+    def _select(
+        self, examples: Sequence[Example], encoded: Sequence[Encoded], texts: Sequence[Sequence[str]]
+    ) -> list[Answer]:
+        """Choose each example's query among its candidates; they are run only where that matters."""
+        runs = self.inference.select != "first" or self.inference.repair_rounds > 0
+        answers = []
+        for example, prompt, written in zip(examples, encoded, texts, strict=True):
+            sqls = [sql_of(text) for text in written]
+            if runs:
+                # An example at a time: results of 100,000 rows are compared and forgotten.
+                results = self._run([(example.db_id, sql) for sql in sqls])
+                chosen, counts = choose(self.inference.select, sqls, results)
+                candidates = [
+                    _candidate(text, result, votes=count, number=0)
+                    for text, result, count in zip(written, results, counts, strict=True)
+                ]
+            else:
+                chosen, candidates = 0, [Candidate(text, sql) for text, sql in zip(written, sqls, strict=True)]
+            answers.append(
+                Answer(
+                    example.id,
+                    example.db_id,
+                    example.question,
+                    _one_line(candidates[chosen].sql),
+                    chosen,
+                    tuple(candidates),
+                    prompt.dropped,
+                )
+            )
+        return answers
+
+    def _run(self, queries: Sequence[tuple[str, str]]) -> list[Result]:
+        """Run queries in the sandbox; equal ones of a database once."""
+        distinct = list(dict.fromkeys(query for query in queries if query[1]))
+        found = self.executor.map(Query(self.source.databases[db_id], sql) for db_id, sql in distinct)
+        results = dict(zip(distinct, found, strict=True))
+        nothing = Result("error", (), [], NO_QUERY, 0.0)
+        return [results.get(query, nothing) for query in queries]
+
+    def _repair(self, tokenizer: "PreTrainedTokenizerBase", prompt: Encoded, answer: Answer) -> list[int]:
+        """The prompt with the failed answer and its error."""
+        failed = answer.candidates[answer.chosen]
+        turns: list[Message] = [
+            *prompt.messages,
+            {"role": "assistant", "content": failed.text},
+            {"role": "user", "content": REPAIR.format(error=failed.error)},
+        ]
+        return prompt_ids(tokenizer, turns, template=self.prompt.template)
+
+
+def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
+    """Write a line an answer, with its candidates, their fate and votes."""
+    write_atomically(path, "".join(json.dumps(answer.record(), ensure_ascii=False) + "\n" for answer in answers))
+
+
+def _candidate(text: str, result: Result, *, votes: int, number: int) -> Candidate:
+    return Candidate(text, sql_of(text), result.status, result.error, votes, number)
+
+
+def _runs(answer: Answer) -> bool:
+    return answer.candidates[answer.chosen].status == "ok"
+
+
+def _with_repair(answer: Answer, candidate: Candidate) -> Answer:
+    """Add a repair, and choose it: if it fails too, the next round starts from its error."""
+    candidates = (*answer.candidates, candidate)
+    # A repair without any query must not take the place of one that at least is there.
+    if not candidate.sql:
+        return replace(answer, candidates=candidates)
+    return replace(answer, sql=_one_line(candidate.sql), chosen=len(candidates) - 1, candidates=candidates)
+
+
+def _one_line(sql: str) -> str:
+    """Break no line within a file of one query a line; a comment to the line's end would swallow what follows."""
+    lines = [line.split("--")[0] if "'" not in line and '"' not in line else line for line in sql.splitlines()]
+    return " ".join(" ".join(lines).split())

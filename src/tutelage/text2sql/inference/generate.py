@@ -1,0 +1,207 @@
+"""Answers of a language model to many prompts at once, with a key-value cache.
+
+A sampled answer is a function of (seed, request, number of the sample), not of what else is in the batch: each row
+draws its own uniform numbers, and a token is looked up in the inverse of its distribution.
+"""
+
+# R rows of a batch, T tokens, V vocabulary
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from tutelage.core.errors import ConfigError, RunError
+from tutelage.core.randomness import generator
+
+if TYPE_CHECKING:
+    from tutelage.text2sql.language_model import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to answer. ``id`` names the example: with the seed, sampling is a function of it."""
+
+    id: str
+    prompt_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are written.
+
+    Attributes:
+        kind: ``greedy``; ``beam`` search, whose ``candidates`` best beams are kept; or ``sample``.
+        candidates: Answers to each prompt.
+        temperature: Of sampling; below 1 keeps closer to the likeliest tokens.
+        top_p: Of sampling: only the likeliest tokens that together have this probability.
+        max_new_tokens: Where an answer is cut off that does not end by itself.
+        batch_size: Rows at a time; a prompt takes as many rows as it has candidates.
+    """
+
+    kind: Literal["greedy", "beam", "sample"]
+    candidates: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be decoded."""
+        if self.candidates < 1 or (self.kind == "greedy" and self.candidates != 1):
+            raise ConfigError(
+                "inference.candidates",
+                f"{self.candidates} with inference.kind={self.kind}",
+                "greedy decoding has one candidate; take inference=beam or inference=majority for more",
+            )
+        if self.kind == "sample" and (self.temperature <= 0 or not 0 < self.top_p <= 1):
+            raise ConfigError(
+                "inference.temperature",
+                f"temperature {self.temperature} and top_p {self.top_p}",
+                "temperature is above 0 and top_p in (0, 1]; for temperature 0 take inference=greedy",
+            )
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise ConfigError("inference.batch_size", "batch_size and max_new_tokens are at least 1", "raise them")
+
+
+class Engine(Protocol):
+    """Whatever writes answers."""
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
+        """Answer each request with ``decoding.candidates`` texts, the likeliest first where that is known."""
+        ...
+
+
+class TransformersEngine:
+    """Batched generation by the model that is at hand, such as the one in training."""
+
+    def __init__(self, model: "LanguageModel", *, end_token: int, seed: int) -> None:
+        """Keep the model; its mode (training or not) is put back after each use.
+
+        Args:
+            model: On its device.
+            end_token: What ends an answer.
+            seed: Of sampling.
+        """
+        self.model, self.end_token, self.seed = model, end_token, seed
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
+        """Answer requests, prompts of like length together.
+
+        Raises:
+            RunError: Out of memory.
+        """
+        rows_of_one = 1 if decoding.kind == "greedy" else decoding.candidates
+        size = max(1, decoding.batch_size // rows_of_one)
+        # Longest first: if memory does not suffice, that shows at once.
+        order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt_ids))
+        answers: list[list[str]] = [[] for _ in requests]
+        with _answering(self.model):
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                try:
+                    texts = self._batch([requests[index] for index in batch], decoding)
+                except torch.OutOfMemoryError as error:
+                    tokens = len(requests[batch[0]].prompt_ids)
+                    raise RunError(
+                        "inference",
+                        f"out of memory while answering {len(batch)} prompts of up to {tokens} tokens",
+                        "lower inference.batch_size, inference.candidates or prompt.max_tokens",
+                    ) from error
+                for index, found in zip(batch, texts, strict=True):
+                    answers[index] = found
+        return answers
+
+    def _batch(self, requests: list[Request], decoding: Decoding) -> list[list[str]]:
+        samples = decoding.candidates if decoding.kind == "sample" else 1
+        prompts = [request.prompt_ids for request in requests for _ in range(samples)]
+        longest = max(map(len, prompts))
+        # On the left, so that all answers begin at the same position.
+        rows = [[self.end_token] * (longest - len(ids)) + ids for ids in prompts]
+        mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+        device = self.model.causal.device
+        processors = LogitsProcessorList()
+        if decoding.kind == "sample":
+            keys = [(self.seed, request.id, sample) for request in requests for sample in range(samples)]
+            processors.append(SeededSampling(keys, temperature=decoding.temperature, top_p=decoding.top_p))
+        beams = decoding.candidates if decoding.kind == "beam" else 1
+        continued_RT = self.model.generate(
+            torch.tensor(rows, device=device),
+            attention_mask_BT=torch.tensor(mask, device=device),
+            config=self._config(decoding, beams=beams),
+            logits_processor=processors,
+        )
+        texts = [self._text(row) for row in continued_RT[:, longest:].tolist()]
+        each = beams * samples
+        return [texts[start : start + each] for start in range(0, len(texts), each)]
+
+    def _config(self, decoding: Decoding, *, beams: int) -> GenerationConfig:
+        # What is not said here would be filled in from the model's own file: a repetition penalty, for one, which
+        # makes a query shy of naming a column twice.
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            num_beams=beams,
+            num_return_sequences=beams,
+            max_new_tokens=decoding.max_new_tokens,
+            max_length=None,
+            eos_token_id=self.end_token,
+            pad_token_id=self.end_token,
+            use_cache=True,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            length_penalty=1.0,
+            early_stopping=False,
+        )
+
+    def _text(self, ids: list[int]) -> str:
+        if self.end_token in ids:
+            ids = ids[: ids.index(self.end_token)]
+        text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
+
+
+class SeededSampling(LogitsProcessor):
+    """Leaves one token a row, drawn by the row's own generator: greedy decoding then takes it."""
+
+    def __init__(self, keys: Sequence[tuple[int, str, int]], *, temperature: float, top_p: float) -> None:
+        """Make the rows' generators.
+
+        Args:
+            keys: What names each row: (seed, request, sample).
+            temperature: Divides the logits.
+            top_p: Probability of the nucleus (Holtzman et al., arXiv 1904.09751).
+        """
+        self.draws = [generator(*key) for key in keys]
+        self.temperature, self.top_p = temperature, top_p
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Draw a token for each row of ``scores`` [R, V]."""
+        sorted_RV, tokens_RV = torch.sort(
+            torch.softmax(scores.float() / self.temperature, -1), descending=True, stable=True
+        )
+        mass_RV = sorted_RV.cumsum(-1)
+        # A token is of the nucleus if those before it do not yet have its probability; the first always is.
+        nucleus_R1 = ((mass_RV - sorted_RV) < self.top_p).sum(-1, keepdim=True)
+        total_R1 = mass_RV.gather(-1, nucleus_R1 - 1)
+        uniform_R1 = torch.from_numpy(np.array([[rng.random()] for rng in self.draws])).to(mass_RV)
+        chosen_R1 = torch.searchsorted(mass_RV, uniform_R1 * total_R1, right=True)
+        token_R1 = tokens_RV.gather(-1, torch.minimum(chosen_R1, nucleus_R1 - 1))
+        only_RV: Tensor = torch.full_like(scores, -torch.inf).scatter_(-1, token_R1, 0.0)
+        return only_RV  # type: ignore[return-value]  # a FloatTensor is not a type of its own any more
+
+
+@contextmanager
+def _answering(model: "LanguageModel") -> Iterator[None]:
+    """Without dropout, and with the cache, which checkpointing in training mode would turn off."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
