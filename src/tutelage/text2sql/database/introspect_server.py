@@ -74,7 +74,7 @@ def connect(url_text: str) -> Iterator[tuple[sa.Connection, Dialect]]:
 
 def contained(connection: sa.Connection, column: Column, key: Column) -> bool:
     """Ask whether each value of a column is found in a key."""
-    here, there = _sql_column(column), _sql_column(key)
+    here, there = sql_column(column), sql_column(key)
     stray = sa.select(sa.literal(1)).where(here.is_not(None), here.not_in(sa.select(there))).limit(1)
     try:
         return connection.execute(stray).first() is None
@@ -193,7 +193,8 @@ def _duckdb_tables(connection: sa.Connection) -> list[Table]:
     ]
 
 
-def _sql_column(column: Column) -> sa.ColumnElement[object]:
+def sql_column(column: Column) -> sa.ColumnElement[object]:
+    """Name a column for SQLAlchemy."""
     # Quoted whatever the name: keywords, spaces and capitals come as they are.
     table = sa.table(sa.quoted_name(column.table, quote=True))
     return sa.column(sa.quoted_name(column.name, quote=True), _selectable=table)
@@ -215,7 +216,7 @@ def _count(connection: sa.Connection, table: Table, notes: list[str]) -> Table:
 
 
 def _count_column(connection: sa.Connection, column: Column, num_rows: int) -> Column:
-    source = _sql_column(column)
+    source = sql_column(column)
     groups = (
         sa.select(source.label("value"), sa.func.count().label("frequency"))
         .where(source.is_not(None))
@@ -228,7 +229,7 @@ def _count_column(connection: sa.Connection, column: Column, num_rows: int) -> C
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(frequency), 0)).select_from(groups)
     ).one()
     most = sa.select(value).where(short).order_by(frequency.desc(), value).limit(NUM_FREQUENT)
-    frequent = [_as_value(row[0]) for row in connection.execute(most)]
+    frequent = [as_value(row[0]) for row in connection.execute(most)]
     bounds = sa.select(value).where(short)
     least = connection.execute(bounds.order_by(value).limit(1)).scalar()
     greatest = connection.execute(bounds.order_by(value.desc()).limit(1)).scalar()
@@ -236,13 +237,13 @@ def _count_column(connection: sa.Connection, column: Column, num_rows: int) -> C
         column,
         num_distinct=num_distinct,
         num_null=num_rows - int(num_present),
-        minimum=_as_value(least),
-        maximum=_as_value(greatest),
+        minimum=as_value(least),
+        maximum=as_value(greatest),
         frequent=tuple(value for value in frequent if value is not None),
     )
 
 
-def _as_value(value: object) -> Value | None:
+def as_value(value: object) -> Value | None:
     """Bring a driver's value to text or a number; None for what no literal says."""
     match value:
         case bool():

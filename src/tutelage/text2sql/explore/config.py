@@ -16,6 +16,7 @@ class CatalogSettings:
     """How the database is read."""
 
     infer_keys: bool = False  # take undeclared foreign keys that names, types and values speak for
+    max_rows: int = 1_000_000  # copied of each table of a server or a DuckDB file, which are explored as SQLite
     descriptions: str | None = None  # folder of CSVs, as BIRD's database_description, which is found by itself
 
 
@@ -38,6 +39,7 @@ class ExploreSettings:
     guard: list[str] = field(default_factory=list)  # files as seeds: no pair may equal or resemble these
     walks: int = MISSING
     max_level: int = MISSING
+    breadth: int = 4  # pairs that a walk extends at each level
     per_level: int | None = None  # a level with so many accepted pairs takes no more
     smoothing: float = 1.0  # added to how often two columns stand together in seeds
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
@@ -84,6 +86,7 @@ def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
     for name, value, least in (
         ("walks", settings.walks, 1),
         ("max_level", settings.max_level, 1),
+        ("breadth", settings.breadth, 1),
         ("per_level", settings.per_level, 1),
     ):
         if value is not None and value < least:

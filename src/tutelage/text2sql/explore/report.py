@@ -1,0 +1,100 @@
+"""report.html of an exploration: what it teaches, what it never reached, and what was turned away."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from tutelage.core.store import write_atomically
+from tutelage.text2sql.database.schema import Catalog, ForeignKey
+from tutelage.text2sql.explore.drawing import MAX_TABLES, draw_graph
+from tutelage.text2sql.explore.graph import Graph
+from tutelage.text2sql.explore.outcome import Outcome, Rejected
+from tutelage.text2sql.explore.pair import OPERATORS, Pair
+
+EXAMPLES = 4  # pairs shown a level
+NEVER = 200  # columns named that were never reached
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the pairs teach.
+
+    Attributes:
+        columns: Pairs that use each (table, column); 0 where it was never reached.
+        joins: Pairs in which the tables of a key stand together, and the columns of the key.
+        operators: Pairs with each operator.
+    """
+
+    columns: dict[tuple[str, str], int]
+    joins: dict[ForeignKey, int]
+    operators: dict[str, int]
+
+
+def coverage_of(outcome: Outcome, catalog: Catalog) -> Coverage:
+    """Count what the accepted pairs use."""
+    named = {
+        f"{table.name}.{column.name}": (table.name, column.name) for table in catalog.tables for column in table.columns
+    }
+    columns = dict.fromkeys(named.values(), 0)
+    joins = dict.fromkeys(catalog.foreign_keys, 0)
+    operators = dict.fromkeys(OPERATORS, 0)
+    sides = {
+        key: {(key.table, name) for name in key.columns} | {(key.referred_table, name) for name in key.referred_columns}
+        for key in joins
+    }
+    for pair in outcome.pairs:
+        used = {named[name] for name in pair.columns if name in named}
+        for column in used:
+            columns[column] += 1
+        for key, both in sides.items():
+            joins[key] += both <= used
+        for operator in OPERATORS:
+            operators[operator] += operator in pair.operators
+    return Coverage(columns, joins, {str(name): count for name, count in operators.items()})
+
+
+def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph) -> None:
+    """Write the report; it holds no time and no path, so that the same exploration gives the same bytes."""
+    coverage = coverage_of(outcome, catalog)
+    never = [f"{table}.{column}" for (table, column), count in coverage.columns.items() if not count]
+    levels = sorted({pair.level for pair in outcome.pairs})
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("report.html.jinja")
+    html = template.render(
+        db_id=catalog.db_id,
+        outcome=outcome,
+        num_columns=graph.num_nodes,
+        num_tables=graph.num_tables,
+        num_undrawn=max(0, graph.num_tables - MAX_TABLES),
+        drawing=draw_graph(catalog, coverage.columns),
+        coverage=coverage,
+        never=never[:NEVER],
+        num_never=len(never),
+        levels=[(level, _examples(level, outcome.pairs)) for level in levels],
+        level_counts=Counter(pair.level for pair in outcome.pairs),
+        samplers=sorted(Counter(pair.sampler for pair in outcome.pairs).items()),
+        reasons=_reasons(outcome.rejected),
+        notes=catalog.notes,
+    )
+    write_atomically(path, html)
+
+
+def _examples(level: int, pairs: list[Pair]) -> list[Pair]:
+    """Take pairs of a level, evenly spaced, so that early and late walks are shown."""
+    own = [pair for pair in pairs if pair.level == level]
+    count = min(EXAMPLES, len(own))
+    return [own[place * len(own) // count] for place in range(count)]
+
+
+def _reasons(rejected: list[Rejected]) -> list[tuple[str, int, Rejected]]:
+    """Count rejections by reason, most frequent first, each with its first example."""
+    first: dict[str, Rejected] = {}
+    for item in rejected:
+        first.setdefault(item.reason, item)
+    counts = Counter(item.reason for item in rejected)
+    return [
+        (reason, count, first[reason]) for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item))
+    ]
