@@ -1,7 +1,7 @@
 """From questions to queries: prompts, candidates, execution, selection, repair."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,7 +73,7 @@ class Answer:
         id: The example's.
         db_id: The database's.
         question: As asked.
-        sql: The chosen query, on one line; empty if the model wrote none.
+        sql: The chosen query; empty if the model wrote none.
         chosen: Its index among the candidates.
         candidates: All of them, repairs last.
         dropped: Columns that the schema filter left out of the prompt.
@@ -175,51 +175,55 @@ class Answerer:
                 for index in broken
             ]
             repaired = engine.generate(retries, self.inference.greedy().decoding())
-            results = self._run(
-                [(examples[index].db_id, sql_of(text)) for index, (text,) in zip(broken, repaired, strict=True)]
-            )
-            for index, (text,), result in zip(broken, repaired, results, strict=True):
-                answers[index] = _with_repair(answers[index], _candidate(text, result, votes=0, number=number))
+            results = self._run([examples[index] for index in broken], [[sql_of(text)] for (text,) in repaired])
+            for index, (text,), (result,) in zip(broken, repaired, results, strict=True):
+                candidate = Candidate(text, sql_of(text), result.status, result.error, round=number)
+                answers[index] = _with_repair(answers[index], candidate)
         return answers
 
     def _select(
         self, examples: Sequence[Example], encoded: Sequence[Encoded], texts: Sequence[Sequence[str]]
     ) -> list[Answer]:
         """Choose each example's query among its candidates; they are run only where that matters."""
+        sqls = [[sql_of(text) for text in written] for written in texts]
         runs = self.inference.select != "first" or self.inference.repair_rounds > 0
+        all_results = self._run(examples, sqls) if runs else None
         answers = []
-        for example, prompt, written in zip(examples, encoded, texts, strict=True):
-            sqls = [sql_of(text) for text in written]
-            if runs:
-                # An example at a time: results of 100,000 rows are compared and forgotten.
-                results = self._run([(example.db_id, sql) for sql in sqls])
-                chosen, counts = choose(self.inference.select, sqls, results)
-                candidates = [
-                    _candidate(text, result, votes=count, number=0)
-                    for text, result, count in zip(written, results, counts, strict=True)
-                ]
+        for number, (example, prompt) in enumerate(zip(examples, encoded, strict=True)):
+            written, queries = texts[number], sqls[number]
+            if all_results is None:
+                chosen, candidates = 0, [Candidate(text, sql) for text, sql in zip(written, queries, strict=True)]
             else:
-                chosen, candidates = 0, [Candidate(text, sql) for text, sql in zip(written, sqls, strict=True)]
+                results = next(all_results)
+                chosen, counts = choose(self.inference.select, queries, results)
+                candidates = [
+                    Candidate(text, sql, result.status, result.error, count)
+                    for text, sql, result, count in zip(written, queries, results, counts, strict=True)
+                ]
             answers.append(
                 Answer(
-                    example.id,
-                    example.db_id,
-                    example.question,
-                    _one_line(candidates[chosen].sql),
-                    chosen,
-                    tuple(candidates),
-                    prompt.dropped,
+                    id=example.id,
+                    db_id=example.db_id,
+                    question=example.question,
+                    sql=candidates[chosen].sql,
+                    chosen=chosen,
+                    candidates=tuple(candidates),
+                    dropped=prompt.dropped,
                 )
             )
         return answers
 
-    def _run(self, queries: Sequence[tuple[str, str]]) -> list[Result]:
-        """Run queries in the sandbox; equal ones of a database once."""
-        distinct = list(dict.fromkeys(query for query in queries if query[1]))
-        found = self.executor.map(Query(self.source.databases[db_id], sql) for db_id, sql in distinct)
-        results = dict(zip(distinct, found, strict=True))
-        nothing = Result("error", (), [], NO_QUERY, 0.0)
-        return [results.get(query, nothing) for query in queries]
+    def _run(self, examples: Sequence[Example], sqls: Sequence[Sequence[str]]) -> Iterator[list[Result]]:
+        """Run each example's queries in the sandbox, equal ones once; an example's results are forgotten when read."""
+        distinct = [list(dict.fromkeys(sql for sql in queries if sql)) for queries in sqls]
+        stream = self.executor.map(
+            Query(self.source.databases[example.db_id], sql)
+            for example, queries in zip(examples, distinct, strict=True)
+            for sql in queries
+        )
+        for queries, once in zip(sqls, distinct, strict=True):
+            found = {sql: next(stream) for sql in once}
+            yield [found.get(sql, Result("error", (), [], NO_QUERY, 0.0)) for sql in queries]
 
     def _repair(self, tokenizer: "PreTrainedTokenizerBase", prompt: Encoded, answer: Answer) -> list[int]:
         """The prompt with the failed answer and its error."""
@@ -237,10 +241,6 @@ def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
     write_atomically(path, "".join(json.dumps(answer.record(), ensure_ascii=False) + "\n" for answer in answers))
 
 
-def _candidate(text: str, result: Result, *, votes: int, number: int) -> Candidate:
-    return Candidate(text, sql_of(text), result.status, result.error, votes, number)
-
-
 def _runs(answer: Answer) -> bool:
     return answer.candidates[answer.chosen].status == "ok"
 
@@ -251,10 +251,4 @@ def _with_repair(answer: Answer, candidate: Candidate) -> Answer:
     # A repair without any query must not take the place of one that at least is there.
     if not candidate.sql:
         return replace(answer, candidates=candidates)
-    return replace(answer, sql=_one_line(candidate.sql), chosen=len(candidates) - 1, candidates=candidates)
-
-
-def _one_line(sql: str) -> str:
-    """Break no line within a file of one query a line; a comment to the line's end would swallow what follows."""
-    lines = [line.split("--")[0] if "'" not in line and '"' not in line else line for line in sql.splitlines()]
-    return " ".join(" ".join(lines).split())
+    return replace(answer, sql=candidate.sql, chosen=len(candidates) - 1, candidates=candidates)
