@@ -150,7 +150,7 @@ class CocoFile:
         }
         return Listing(
             ids=[str(image_id) for image_id, _, _, _ in self._images],
-            files=[inside_root(f"{folder}/{name}", origin=str(self.path)) for _, name, _, _ in self._images],
+            files=[inside_root(name, folder=folder, origin=str(self.path)) for _, name, _, _ in self._images],
             targets_NK=targets_NK,
             boxes=[
                 _relative(boxes[row], width, height) if row in boxes else None

@@ -136,9 +136,10 @@ class FileSource(ABC):
         self.label_names = annotations.label_names
         self._notes: dict[str, Any] = {"selection": self.selection, **annotations.notes}
         sizes = _file_sizes(self.root, annotations.splits.values())
-        listings = {name: self._readable(name, listing, sizes) for name, listing in annotations.splits.items()}
-        _refuse_overlap(listings)
-        listings = self._select(listings)
+        for listing in annotations.splits.values():
+            _refuse_duplicates(listing)
+        _refuse_overlap(annotations.splits)
+        listings = self._select(self._readable(annotations.splits, sizes))
         for name, listing in listings.items():
             self._notes[name] = _describe(listing, self.label_names)
         self.fingerprint = _fingerprint(annotations.digest, listings, sizes, self.label_names)
@@ -162,9 +163,31 @@ class FileSource(ABC):
     def split(self, name: SplitName) -> FileSplit:
         return self._splits[name]
 
-    def _readable(self, name: SplitName, listing: Listing, sizes: Mapping[str, int]) -> Listing:
+    def _readable(self, listings: Mapping[SplitName, Listing], sizes: Mapping[str, int]) -> dict[SplitName, Listing]:
         """Leave out, or refuse, samples whose file is missing, empty or, under `verify`, unreadable."""
-        _refuse_duplicates(listing)
+        bad = {name: self._bad(listing, sizes) for name, listing in listings.items()}
+        named = {
+            name: [f"{listings[name].files[i]} ({why})" for i, why in sorted(reasons.items())]
+            for name, reasons in bad.items()
+            if reasons
+        }
+        if named and self.on_bad_image == "error":
+            every = [entry for entries in named.values() for entry in entries]
+            raise DataError(
+                "data.root",
+                f"{len(every)} of {sum(len(listing.ids) for listing in listings.values())} pictures cannot be read in "
+                f"{self.root}: {some(every)}",
+                "restore them, or set data.on_bad_image=skip to leave them out",
+            )
+        self._notes["bad_images"] = {name: {"count": len(files), "files": files} for name, files in named.items()}
+        return {
+            name: listing.take(np.array([i for i in range(len(listing.ids)) if i not in bad[name]], dtype=np.int64))
+            if bad[name]
+            else listing
+            for name, listing in listings.items()
+        }
+
+    def _bad(self, listing: Listing, sizes: Mapping[str, int]) -> dict[int, str]:
         bad = {
             i: "no such file" if file not in sizes else "the file is empty"
             for i, file in enumerate(listing.files)
@@ -172,18 +195,7 @@ class FileSource(ABC):
         }
         if self.verify:
             bad |= self._unreadable([i for i in range(len(listing.files)) if i not in bad], listing)
-        if not bad:
-            return listing
-        named = [f"{listing.files[i]} ({why})" for i, why in sorted(bad.items())]
-        if self.on_bad_image == "error":
-            raise DataError(
-                "data.root",
-                f"{len(bad)} of {len(listing.files)} pictures of {listing.origin} cannot be read in {self.root}: "
-                + some(named),
-                "restore them, or set data.on_bad_image=skip to leave them out",
-            )
-        self._notes.setdefault("bad_images", {})[name] = {"count": len(bad), "files": named}
-        return listing.take(np.array([i for i in range(len(listing.files)) if i not in bad], dtype=np.int64))
+        return bad
 
     def _unreadable(self, indices: Sequence[int], listing: Listing) -> dict[int, str]:
         def reason(index: int) -> str | None:
@@ -222,16 +234,17 @@ class FileSource(ABC):
         return {"train": train.take(kept), "val": train.take(held), "test": listings["test"]}
 
 
-def inside_root(name: str, *, origin: str) -> str:
-    """Return a relative file name in normal form.
+def inside_root(name: str, *, folder: str = ".", origin: str) -> str:
+    """Return a file's name, given relative to a folder of the root, relative to the root and in normal form.
 
     Raises:
         DataError: It leaves the root; annotations that are not yours could then read any file of the machine.
     """
-    normal = os.path.normpath(name.replace("\\", "/"))
-    if normal.startswith("/") or normal.split("/")[0] == ".." or normal == ".":
+    name = name.replace("\\", "/")
+    whole = os.path.normpath(f"{folder}/{name}")
+    if name.startswith("/") or whole.startswith("/") or whole.split("/")[0] == ".." or whole == ".":
         raise DataError(origin, f"the path {name!r} leaves data.root", "give paths relative to data.root, inside it")
-    return normal
+    return whole
 
 
 def some(names: Sequence[str], *, most: int = 5) -> str:

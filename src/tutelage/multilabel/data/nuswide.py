@@ -41,7 +41,7 @@ class NusWide(FileSource):
 
     def _listing(self, split: Literal["Train", "Test"], concepts: list[str], contents: list[bytes]) -> Listing:
         path = self._find(f"ImageList/{split}Imagelist.txt")
-        files = [inside_root(f"Flickr/{line}", origin=str(path)) for line in self._lines(path, contents)]
+        files = [inside_root(line, folder="Flickr", origin=str(path)) for line in self._lines(path, contents)]
         labels = self._find("TrainTestLabels", "Groundtruth/TrainTestLabels")
         columns = [self._column(labels / f"Labels_{name}_{split}.txt", len(files), contents) for name in concepts]
         listing = Listing(

@@ -150,7 +150,7 @@ def _read_csv(path: Path, *, folder: str) -> _File:
         raise DataError(str(path), "no picture has a label", "put labels into the column labels, with | between them")
     own = Listing(
         ids=paths,
-        files=[inside_root(f"{folder}/{name}", origin=f"{path}, row {line}") for line, name in enumerate(paths, 2)],
+        files=[inside_root(name, folder=folder, origin=f"{path}, row {line}") for line, name in enumerate(paths, 2)],
         targets_NK=targets_NK,
         boxes=[None] * len(rows),
         origin=str(path),

@@ -97,7 +97,7 @@ class Voc(FileSource):
         inside = folder.relative_to(self.root).as_posix()
         return Listing(
             ids=ids,
-            files=[inside_root(f"{inside}/JPEGImages/{name}.jpg", origin=str(names)) for name in ids],
+            files=[inside_root(f"{name}.jpg", folder=f"{inside}/JPEGImages", origin=str(names)) for name in ids],
             targets_NK=np.array([target_K for target_K, _ in annotations], dtype=np.int8).reshape(-1, len(LABELS)),
             boxes=[boxes for _, boxes in annotations],
             origin=str(names),
