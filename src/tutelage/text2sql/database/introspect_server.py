@@ -7,10 +7,11 @@ DuckDB's tables and keys are asked of its own catalog functions: SQLAlchemy's re
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
@@ -74,7 +75,8 @@ def connect(url_text: str) -> Iterator[tuple[sa.Connection, Dialect]]:
 
 def contained(connection: sa.Connection, column: Column, key: Column) -> bool:
     """Ask whether each value of a column is found in a key."""
-    here, there = sql_column(column), sql_column(key)
+    here = sql_table(column.table, [column]).c[column.name]
+    there = sql_table(key.table, [key]).alias().c[key.name]
     stray = sa.select(sa.literal(1)).where(here.is_not(None), here.not_in(sa.select(there))).limit(1)
     try:
         return connection.execute(stray).first() is None
@@ -111,7 +113,9 @@ def _reflected_tables(connection: sa.Connection, notes: list[str]) -> list[Table
         views |= set(inspector.get_materialized_view_names())
     schema = None  # the default one
     kinds = sa.engine.reflection.ObjectKind.ANY
-    columns = inspector.get_multi_columns(kind=kinds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sa.exc.SAWarning)  # a type it does not know: _type_name
+        columns = inspector.get_multi_columns(kind=kinds)
     primary = inspector.get_multi_pk_constraint(kind=kinds)
     foreign = inspector.get_multi_foreign_keys(kind=kinds)
     comments = inspector.get_multi_table_comment(kind=kinds)
@@ -139,7 +143,7 @@ def _reflected_tables(connection: sa.Connection, notes: list[str]) -> list[Table
                 columns=tuple(
                     Column(
                         name=column["name"],
-                        type=column["type"].compile(connection.dialect),
+                        type=_type_name(column["type"], connection.dialect),
                         table=name,
                         nullable=column["nullable"],
                         comment=column.get("comment") or "",
@@ -154,6 +158,11 @@ def _reflected_tables(connection: sa.Connection, notes: list[str]) -> list[Table
             )
         )
     return found
+
+
+def _type_name(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str:
+    # A type that SQLAlchemy does not know, such as a point, has no name.
+    return "" if isinstance(kind, sa.types.NullType) else kind.compile(dialect)
 
 
 def _duckdb_tables(connection: sa.Connection) -> list[Table]:
@@ -193,20 +202,19 @@ def _duckdb_tables(connection: sa.Connection) -> list[Table]:
     ]
 
 
-def sql_column(column: Column) -> sa.ColumnElement[object]:
-    """Name a column for SQLAlchemy."""
-    # Quoted whatever the name: keywords, spaces and capitals come as they are.
-    table = sa.table(sa.quoted_name(column.table, quote=True))
-    return sa.column(sa.quoted_name(column.name, quote=True), _selectable=table)
+def sql_table(name: str, columns: Sequence[Column]) -> sa.TableClause:
+    """Name a table for SQLAlchemy; all names are quoted, so that keywords, spaces and capitals come as they are."""
+    parts: list[sa.ColumnClause[object]] = [sa.column(sa.quoted_name(column.name, quote=True)) for column in columns]
+    return sa.table(sa.quoted_name(name, quote=True), *parts)
 
 
 def _count(connection: sa.Connection, table: Table, notes: list[str]) -> Table:
-    source = sa.table(sa.quoted_name(table.name, quote=True))
+    source = sql_table(table.name, table.columns)
     num_rows = connection.execute(sa.select(sa.func.count()).select_from(source)).scalar_one()
     columns = []
     for column in table.columns:
         try:
-            columns.append(_count_column(connection, column, num_rows))
+            columns.append(_count_column(connection, column, source.c[column.name], num_rows))
         except sa.exc.DBAPIError as error:
             # JSON, geometry: values that cannot be grouped or ordered.
             connection.rollback()
@@ -215,8 +223,7 @@ def _count(connection: sa.Connection, table: Table, notes: list[str]) -> Table:
     return replace(table, num_rows=num_rows, columns=tuple(columns))
 
 
-def _count_column(connection: sa.Connection, column: Column, num_rows: int) -> Column:
-    source = sql_column(column)
+def _count_column(connection: sa.Connection, column: Column, source: sa.ColumnElement[object], num_rows: int) -> Column:
     groups = (
         sa.select(source.label("value"), sa.func.count().label("frequency"))
         .where(source.is_not(None))

@@ -130,15 +130,15 @@ def _complete_keys(tables: list[Table], notes: list[str]) -> list[Table]:
 
 
 def _count(connection: sqlite3.Connection, table: Table, notes: list[str]) -> Table | None:
-    """Count rows, distinct and frequent values; None (and a note) where a view cannot be read."""
+    """Count rows, distinct and frequent values; None (and a note) where a view or virtual table cannot be read."""
     source = quote(table.name)
     try:
         (num_rows,) = connection.execute(f"SELECT count(*) FROM {source}").fetchone()
         columns = tuple(_count_column(connection, column, source, num_rows) for column in table.columns)
     except sqlite3.OperationalError as error:
-        if not table.is_view:
+        if "locked" in str(error):
             raise
-        notes.append(f"view {table.name} left out: {error}")
+        notes.append(f"{'view' if table.is_view else 'table'} {table.name} left out: {error}")
         return None
     return replace(table, num_rows=num_rows, columns=columns)
 

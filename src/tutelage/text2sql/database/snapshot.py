@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tutelage.core.store import Store
-from tutelage.text2sql.database.introspect_server import as_value, connect, sql_column
+from tutelage.text2sql.database.introspect_server import as_value, connect, sql_table
 from tutelage.text2sql.database.introspect_sqlite import quote
 from tutelage.text2sql.database.schema import Catalog, Table
 
@@ -81,8 +81,7 @@ def _affinity(declared: str) -> str:
 
 
 def _rows(server: sa.Connection, table: Table, *, max_rows: int) -> Iterator[list[str | int | float | None]]:
-    columns = [sql_column(column) for column in table.columns]
-    query = sa.select(*columns).limit(max_rows)
+    query = sa.select(*sql_table(table.name, table.columns).c).limit(max_rows)
     with server.execution_options(yield_per=10_000).execute(query) as rows:
         for row in rows:
             yield [as_value(value) for value in row]

@@ -1,0 +1,174 @@
+"""Catalogs of DuckDB (a file) and PostgreSQL (a server that the test starts, where one is installed)."""
+
+import os
+import pwd
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+import sqlalchemy as sa
+
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.store import Store
+from tutelage.text2sql.database.catalog import Catalog, ForeignKey, read_catalog
+from tutelage.text2sql.database.snapshot import snapshot
+
+SCRIPT = """
+CREATE TABLE "Owners" (id INTEGER PRIMARY KEY, "full name" VARCHAR NOT NULL, born DATE);
+CREATE TABLE visits (
+    day DATE, nr INTEGER, owner INTEGER REFERENCES "Owners" (id), fee DECIMAL(8, 2), paid BOOLEAN,
+    PRIMARY KEY (day, nr));
+CREATE TABLE bills (day DATE, nr INTEGER, vet INTEGER, FOREIGN KEY (day, nr) REFERENCES visits (day, nr));
+CREATE TABLE vets (id INTEGER PRIMARY KEY);
+CREATE VIEW dear AS SELECT * FROM visits WHERE fee > 10;
+INSERT INTO "Owners" VALUES (1, 'Ann', '1990-05-01'), (2, 'Bo', NULL);
+INSERT INTO visits VALUES
+    ('2024-01-01', 1, 1, 20, true), ('2024-01-01', 2, 1, 20, false), ('2024-01-02', 1, 2, 7.5, NULL);
+INSERT INTO vets VALUES (5), (6);
+INSERT INTO bills VALUES ('2024-01-01', 1, 5);
+COMMENT ON TABLE visits IS 'one row a visit';
+COMMENT ON COLUMN visits.fee IS 'in euros';
+"""
+
+
+def assert_is_the_clinic(catalog: Catalog) -> None:
+    assert sorted(table.name for table in catalog.tables) == ["Owners", "bills", "dear", "vets", "visits"]
+    visits = catalog.table("visits")
+    assert (visits.primary_key, visits.num_rows, visits.is_view) == (("day", "nr"), 3, False)
+    assert catalog.table("dear").is_view and catalog.table("dear").num_rows == 2
+    assert set(catalog.foreign_keys) == {
+        ForeignKey("visits", ("owner",), "Owners", ("id",)),
+        ForeignKey("bills", ("day", "nr"), "visits", ("day", "nr")),
+        ForeignKey("bills", ("vet",), "vets", ("id",), inferred=True),
+    }
+    assert visits.comment == "one row a visit"
+    fee = catalog.column("visits", "fee")
+    assert (fee.comment, fee.num_distinct, fee.num_null, fee.minimum, fee.maximum) == ("in euros", 2, 0, 7.5, 20)
+    assert fee.frequent == (20, 7.5)
+    born = catalog.column("Owners", "born")
+    assert (born.num_null, born.frequent) == (1, ("1990-05-01",))
+    assert not catalog.column("Owners", "full name").nullable
+    assert set(catalog.column("visits", "paid").frequent) == {"true", "false"}
+
+
+def assert_snapshot_holds_the_clinic(url: str, folder: Path) -> None:
+    catalog = read_catalog(url)
+    copy = snapshot(url, catalog, store=Store(folder), max_rows=2)
+    assert copy.catalog.dialect == "sqlite"
+    assert any("2 of 3 rows" in note for note in copy.catalog.notes)
+    connection = sqlite3.connect(copy.path)
+    assert connection.execute('SELECT "full name", born FROM "Owners" ORDER BY id').fetchall() == [
+        ("Ann", "1990-05-01"),
+        ("Bo", None),
+    ]
+    assert connection.execute("SELECT typeof(fee), count(*) FROM visits").fetchone() == ("integer", 2)
+    connection.close()
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    path = tmp_path / "clinic.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(SCRIPT)
+    return path
+
+
+def test_duckdb(clinic: Path, tmp_path: Path) -> None:
+    before = clinic.read_bytes()
+    by_url = read_catalog(f"duckdb:///{clinic}", infer_keys=True)
+    assert_is_the_clinic(by_url)
+    assert (by_url.db_id, by_url.dialect) == ("clinic", "duckdb")
+    assert read_catalog(clinic, infer_keys=True) == by_url  # the file is known by its first bytes
+    assert_snapshot_holds_the_clinic(f"duckdb:///{clinic}", tmp_path / "store")
+    assert clinic.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """Start a server of its own on a free loopback port, as a user without rights."""
+    programs = [shutil.which("initdb"), shutil.which("postgres")]
+    if None in programs:
+        pytest.skip("no initdb and postgres on the path")
+    user = None
+    if os.getuid() == 0:  # a server refuses to run as root
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        user = next((name for name in ("postgres", "nobody") if name in names), None)
+        if user is None:
+            pytest.skip("running as root, and there is no user postgres or nobody to start a server as")
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-pg-"))
+    data = folder / "data"
+    if user is not None:
+        shutil.chown(folder, user)
+    run_as = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+    initdb = [str(programs[0]), "-D", str(data), "-U", "tutor", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+    made = subprocess.run(initdb, capture_output=True, text=True, cwd=folder, **run_as)
+    if made.returncode:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"initdb fails here: {made.stderr.strip()[-200:]}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(programs[1]), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **run_as)
+    url = f"postgresql://tutor@127.0.0.1:{port}/postgres"
+    try:
+        engine = sa.create_engine(url.replace("postgresql", "postgresql+psycopg"))
+        for _ in range(300):
+            try:
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(SCRIPT)
+                    connection.exec_driver_sql("CREATE ROLE reader LOGIN; GRANT SELECT ON visits TO reader")
+                    connection.exec_driver_sql(
+                        "CREATE TABLE odd (shape POINT, doc JSON); INSERT INTO odd VALUES ('(1,2)', '{}')"
+                    )
+                break
+            except sa.exc.OperationalError:
+                if server.poll() is not None:
+                    pytest.skip(f"postgres does not start here: {(folder / 'log').read_text()[-200:]}")
+                time.sleep(0.1)
+        engine.dispose()
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_postgresql(postgres: str, tmp_path: Path) -> None:
+    catalog = read_catalog(postgres, db_id="clinic", infer_keys=True)
+    odd = catalog.table("odd")
+    assert odd.num_rows == 1 and {column.num_distinct for column in odd.columns} == {None}
+    assert sum(note.startswith("statistics of odd.") for note in catalog.notes) == 2
+    without_odd = Catalog("clinic", "", "postgresql", tuple(t for t in catalog.tables if t.name != "odd"))
+    assert_is_the_clinic(without_odd)
+    assert_snapshot_holds_the_clinic(postgres, tmp_path / "store")
+
+
+def test_postgresql_is_only_read(postgres: str) -> None:
+    from tutelage.text2sql.database.introspect_server import connect
+
+    with pytest.raises(DataError, match="read-only transaction"), connect(postgres) as (connection, _):
+        connection.exec_driver_sql("INSERT INTO vets VALUES (9)")
+
+
+def test_postgresql_says_what_may_not_be_read(postgres: str) -> None:
+    with pytest.raises(DataError, match="permission denied"):
+        read_catalog(postgres.replace("tutor", "reader"))
+    with pytest.raises(DataError, match=r'database "gone" does not exist'):
+        read_catalog(postgres.replace("/postgres", "/gone"))
+
+
+def test_urls_that_cannot_work() -> None:
+    with pytest.raises(ConfigError, match="oracle:// is not a known kind of database"):
+        read_catalog("oracle://scott@host/x")
+    with pytest.raises(DataError, match="cannot be read") as error:
+        read_catalog("postgresql://tutor:secret@127.0.0.1:1/x")
+    assert "secret" not in str(error.value)
