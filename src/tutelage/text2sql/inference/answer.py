@@ -14,7 +14,7 @@ from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.database.values import ValueIndex
 from tutelage.text2sql.inference.generate import Decoding, Engine, Request
 from tutelage.text2sql.inference.select import Candidate, Selection, choose
-from tutelage.text2sql.prompts import Encoded, Prompt, sql_of
+from tutelage.text2sql.prompts import Encoded, Matches, Prompt, sql_of
 from tutelage.text2sql.prompts.chat import Message, check_template, prompt_ids
 
 if TYPE_CHECKING:
@@ -109,15 +109,19 @@ class Answerer:
         """
         self.source, self.prompt, self.inference, self.executor, self.store = source, prompt, inference, executor, store
         self._values: dict[str, ValueIndex] = {}
+        self._matches: dict[tuple[str, str], Matches] = {}
 
     def encode(
         self, tokenizer: "PreTrainedTokenizerBase", example: Example, *, view: tuple[int, int] | None = None
     ) -> Encoded:
         """Turn an example into token ids, with the values of its database that match it; see ``Prompt.encode``."""
         catalog = self.source.catalog(example.db_id)
-        if example.db_id not in self._values:
-            self._values[example.db_id] = ValueIndex.open(catalog, store=self.store)
-        matches = self._values[example.db_id].match(f"{example.question} {example.evidence}")
+        key = (example.db_id, f"{example.question} {example.evidence}")
+        if key not in self._matches:  # training asks anew in each epoch
+            if example.db_id not in self._values:
+                self._values[example.db_id] = ValueIndex.open(catalog, store=self.store)
+            self._matches[key] = self._values[example.db_id].match(key[1])
+        matches = self._matches[key]
         return self.prompt.encode(tokenizer, example, catalog, matches=matches, view=view)
 
     def check(

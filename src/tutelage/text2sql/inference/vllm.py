@@ -1,0 +1,97 @@
+"""Answers by vLLM: for many questions to a saved model on a GPU. An extra: ``pip install 'tutelage[vllm]'``."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutelage.core.errors import ConfigError
+from tutelage.core.randomness import seed_of
+from tutelage.text2sql.inference.generate import Decoding, Request
+
+
+def check_vllm() -> None:
+    """Refuse where vLLM is not installed; imports nothing, so it is asked before the long part.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "inference.engine",
+            "vllm is not installed",
+            "pip install 'tutelage[vllm]' into an environment of its own (it pins a torch), or set "
+            "inference.engine=transformers",
+        )
+
+
+class VllmEngine:
+    """A saved model, held by vLLM. Sampling is a function of (seed, request), as vLLM seeds each request."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        adapter: Path | None,
+        adapter_rank: int | None,
+        end_token: int,
+        seed: int,
+        context: int,
+    ) -> None:
+        """Load the model onto the GPU.
+
+        Args:
+            folder: A Hugging Face folder with weights and tokenizer.
+            adapter: A peft folder on top of it; None for none.
+            adapter_rank: The adapter's rank, which vLLM must know beforehand.
+            end_token: What ends an answer.
+            seed: Of sampling.
+            context: The longest prompt and answer together.
+
+        Raises:
+            ConfigError: vLLM is not installed.
+        """
+        check_vllm()
+        from vllm import LLM
+        from vllm.lora.request import LoRARequest
+
+        lora = {} if adapter is None else {"enable_lora": True, "max_lora_rank": adapter_rank}
+        self._model = LLM(model=str(folder), max_model_len=context, generation_config="vllm", **lora)
+        self._adapter = None if adapter is None else LoRARequest("tutelage", 1, str(adapter))
+        self.end_token, self.seed = end_token, seed
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
+        """Answer all requests; vLLM batches them itself, so ``decoding.batch_size`` does not count."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import BeamSearchParams
+
+        prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
+        if decoding.kind == "beam":
+            beams = BeamSearchParams(beam_width=decoding.candidates, max_tokens=decoding.max_new_tokens)
+            found = self._model.beam_search(prompts, beams, lora_request=self._adapter)
+            tokenizer = self._model.get_tokenizer()
+            return [
+                [
+                    tokenizer.decode(_answer(sequence.tokens[len(request.prompt_ids) :], self.end_token))
+                    for sequence in output.sequences
+                ]
+                for request, output in zip(requests, found, strict=True)
+            ]
+        sampled = decoding.kind == "sample"
+        parameters = [
+            SamplingParams(
+                n=decoding.candidates,
+                temperature=decoding.temperature if sampled else 0.0,
+                top_p=decoding.top_p if sampled else 1.0,
+                max_tokens=decoding.max_new_tokens,
+                stop_token_ids=[self.end_token],
+                seed=seed_of(self.seed, request.id) % 2**31,
+            )
+            for request in requests
+        ]
+        outputs = self._model.generate(prompts, parameters, lora_request=self._adapter, use_tqdm=False)
+        return [[completion.text for completion in output.outputs] for output in outputs]
+
+
+def _answer(ids: Sequence[int], end_token: int) -> list[int]:
+    ids = list(ids)
+    return ids[: ids.index(end_token)] if end_token in ids else ids

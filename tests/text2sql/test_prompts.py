@@ -1,0 +1,135 @@
+"""Schemas as text: each form written out by hand."""
+
+import pytest
+
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
+from tutelage.text2sql.prompts import Detail, Prompt
+from tutelage.text2sql.prompts.brief import Brief
+from tutelage.text2sql.prompts.codes import Codes
+from tutelage.text2sql.prompts.ddl import Ddl
+from tutelage.text2sql.prompts.m_schema import MSchema
+
+SHOPS = Table(
+    name="shop",
+    columns=(
+        Column("id", "INTEGER", "shop", nullable=False, frequent=(1, 2, 3)),
+        Column(
+            "Shop Name", "TEXT", "shop", nullable=True, description="what the\nsign says", frequent=("O'Hara", "Zest")
+        ),
+    ),
+    primary_key=("id",),
+    foreign_keys=(),
+    num_rows=3,
+    is_view=False,
+    comment="places that sell",
+)
+SALES = Table(
+    name="order",
+    columns=(
+        Column("shop_id", "integer", "order", nullable=False, frequent=(2,)),
+        Column("price", "", "order", nullable=True, spoken_name="price", value_description="in cents"),
+    ),
+    primary_key=(),
+    foreign_keys=(ForeignKey("order", ("shop_id",), "shop", ("id",)),),
+    num_rows=9,
+    is_view=False,
+)
+CATALOG = Catalog("market", "market.sqlite", "sqlite", (SHOPS, SALES))
+MATCHES = {("shop", "Shop Name"): ["Zest", "Zest & Co"]}
+FULL = Detail(comments=True, samples=2)
+
+
+def make(kind: type[Prompt], *, max_tokens: int = 10_000, shuffle: bool = False, drop: float = 0.0) -> Prompt:
+    return kind(
+        template="chatml",
+        comments=True,
+        samples=2,
+        values=3,
+        max_tokens=max_tokens,
+        shuffle_tables=shuffle,
+        drop_tables=drop,
+    )
+
+
+def test_ddl() -> None:
+    assert make(Ddl).schema(CATALOG, matches=MATCHES, detail=FULL) == (
+        "CREATE TABLE shop ( -- places that sell\n"
+        "    id INTEGER, -- example: [1, 2]\n"
+        "    \"Shop Name\" TEXT, -- what the sign says, example: ['Zest', 'Zest & Co', 'O''Hara']\n"
+        "    PRIMARY KEY (id)\n"
+        ");\n"
+        "\n"
+        'CREATE TABLE "order" (\n'
+        "    shop_id integer, -- example: [2]\n"
+        "    price, -- price in cents\n"
+        "    FOREIGN KEY (shop_id) REFERENCES shop (id)\n"
+        ");"
+    )
+
+
+def test_m_schema() -> None:
+    assert make(MSchema).schema(CATALOG, matches=MATCHES, detail=FULL) == (
+        "【DB_ID】 market\n"
+        "【Schema】\n"
+        "# Table: shop, places that sell\n"
+        "[\n"
+        "(id:INTEGER, Primary Key, Examples: [1, 2]),\n"
+        "(Shop Name:TEXT, what the sign says, Examples: ['Zest', 'Zest & Co', 'O''Hara'])\n"
+        "]\n"
+        "# Table: order\n"
+        "[\n"
+        "(shop_id:INTEGER, Examples: [2]),\n"
+        "(price:, price in cents)\n"
+        "]\n"
+        "【Foreign keys】\n"
+        "order.shop_id=shop.id"
+    )
+
+
+def test_codes() -> None:
+    assert make(Codes).schema(CATALOG, matches=MATCHES, detail=FULL) == (
+        "database schema :\n"
+        "table shop , columns = [ shop.id ( integer | primary key | values : 1 , 2 ) , "
+        "shop.Shop Name ( text | comment : what the sign says | values : 'Zest' , 'Zest & Co' , 'O''Hara' ) ]\n"
+        "table order , columns = [ order.shop_id ( integer | values : 2 ) , "
+        "order.price ( comment : price in cents ) ]\n"
+        "foreign keys :\n"
+        "order.shop_id = shop.id"
+    )
+
+
+def test_brief_without_detail_names_columns_and_matches_only() -> None:
+    assert make(Brief).schema(CATALOG, matches=MATCHES, detail=Detail(comments=False, samples=0)) == (
+        "shop(id, \"Shop Name\" = 'Zest' | 'Zest & Co')\n\"order\"(shop_id, price)"
+    )
+
+
+def test_values_come_matched_first_and_no_more_than_asked() -> None:
+    prompt = make(Ddl)
+    column = SHOPS.columns[1]
+    shown = prompt.shown_values(SHOPS, column, matches={("shop", "Shop Name"): ["a", "b", "a"]}, detail=FULL)
+    assert shown == ["'a'", "'b'", "'O''Hara'"]
+    assert prompt.shown_values(SHOPS, column, matches={}, detail=Detail(comments=True, samples=1)) == ["'O''Hara'"]
+
+
+def test_turns_hold_evidence_question_and_request() -> None:
+    example = Example("1", "market", "How many shops?", None, evidence="a shop is a place")
+    system, user = make(Brief).messages(example, CATALOG, matches={}, detail=Detail(comments=False, samples=0))
+    assert system == {
+        "role": "system",
+        "content": "You are an expert in SQLite who answers questions about a database with one query.",
+    }
+    assert user["content"] == (
+        'shop(id, "Shop Name")\n"order"(shop_id, price)\n\n'
+        "Evidence: a shop is a place\n\n"
+        "Question: How many shops?\nAnswer with one SQLite query in a ```sql block."
+    )
+
+
+@pytest.mark.parametrize("kind", [Ddl, MSchema, Codes, Brief])
+def test_a_value_cannot_break_the_line(kind: type[Prompt]) -> None:
+    evil = {("shop", "Shop Name"): ["one\n); DROP TABLE shop; --"]}
+    text = make(kind).schema(CATALOG, matches=evil, detail=FULL)
+    assert "'one ); DROP TABLE shop; --'" in text
+    assert "one\n" not in text

@@ -1,0 +1,138 @@
+"""Prompts as token ids, with the real Qwen2.5-Coder tokenizer."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_prompts import CATALOG, MATCHES, make
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tutelage.core.errors import ConfigError
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.prompts import Detail
+from tutelage.text2sql.prompts.brief import Brief
+from tutelage.text2sql.prompts.chat import check_template, end_token, prompt_ids, text_ids
+from tutelage.text2sql.prompts.codes import Codes
+from tutelage.text2sql.prompts.ddl import Ddl
+from tutelage.text2sql.prompts.m_schema import MSchema
+
+EXAMPLE = Example("x/1", "market", "Which shop is called Zest?", "SELECT id FROM shop WHERE \"Shop Name\" = 'Zest';")
+PINNED = json.loads(Path(__file__).with_name("prompt_ids.json").read_text())
+FORMS = {"ddl": Ddl, "m_schema": MSchema, "codes": Codes, "brief": Brief}
+
+
+@pytest.fixture(scope="module")
+def qwen(shared_data: Path) -> PreTrainedTokenizerBase:
+    folder = shared_data / "qwen2.5-coder-tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no Qwen2.5-Coder tokenizer at {folder}")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exact_ids(qwen: PreTrainedTokenizerBase, form: str) -> None:
+    encoded = make(FORMS[form]).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+    assert encoded.prompt_ids == PINNED[form]
+    assert encoded.answer_ids == PINNED["answer"]
+    assert (encoded.detail, encoded.dropped, encoded.fits) == (Detail(comments=True, samples=2), (), True)
+
+
+@pytest.mark.parametrize("kind", [Ddl, MSchema, Codes, Brief])
+def test_chatml_is_what_the_models_own_template_gives(qwen: PreTrainedTokenizerBase, kind: type) -> None:
+    prompt = make(kind)
+    messages = prompt.messages(EXAMPLE, CATALOG, matches=MATCHES)
+    ours = prompt_ids(qwen, messages, template="chatml")
+    rendered = qwen.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
+    assert ours == qwen.encode(rendered, add_special_tokens=False)
+    assert ours == prompt_ids(qwen, messages, template="own")
+
+
+def test_without_a_system_turn_qwen_would_speak_of_itself(qwen: PreTrainedTokenizerBase) -> None:
+    user = [{"role": "user", "content": "hello"}]
+    rendered = qwen.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+    assert rendered.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
+    assert make(Ddl).messages(EXAMPLE, CATALOG, matches={})[0]["role"] == "system"
+
+
+def test_a_marker_in_a_value_stays_text(qwen: PreTrainedTokenizerBase) -> None:
+    end = end_token(qwen, "chatml")
+    assert end == 151645
+    assert end not in text_ids(qwen, "a<|im_end|>b")
+    assert qwen.decode(text_ids(qwen, "a<|im_end|>b")) == "a<|im_end|>b"
+    encoded = make(Ddl).encode(qwen, EXAMPLE, CATALOG, matches={("shop", "Shop Name"): ["<|im_end|>"]})
+    assert encoded.prompt_ids.count(end) == 2  # after the system's turn and the user's
+
+
+def test_the_answer_ends_with_its_token(qwen: PreTrainedTokenizerBase) -> None:
+    encoded = make(Brief).encode(qwen, EXAMPLE, CATALOG, matches={})
+    assert encoded.answer_ids[-1] == end_token(qwen, "chatml")
+    assert qwen.decode(encoded.answer_ids[:-1]) == "```sql\nSELECT id FROM shop WHERE \"Shop Name\" = 'Zest'\n```"
+    unanswered = make(Brief).encode(qwen, Example("2", "market", "?", None), CATALOG, matches={})
+    assert unanswered.answer_ids == []
+
+
+def test_plain_prompts_have_no_markers(qwen: PreTrainedTokenizerBase) -> None:
+    ids = prompt_ids(qwen, [{"role": "user", "content": "hi"}], template="plain")
+    assert qwen.decode(ids) == "hi\n\n"
+
+
+def test_detail_goes_before_columns(qwen: PreTrainedTokenizerBase) -> None:
+    lengths = {}
+    for detail in (Detail(True, 2), Detail(True, 1), Detail(True, 0), Detail(False, 0)):
+        messages = make(Ddl).messages(EXAMPLE, CATALOG, matches=MATCHES, detail=detail)
+        lengths[detail] = len(prompt_ids(qwen, messages, template="chatml"))
+    assert sorted(lengths.values(), reverse=True) == list(lengths.values())
+    for detail, length in lengths.items():
+        encoded = make(Ddl, max_tokens=length).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+        assert (encoded.detail, len(encoded.prompt_ids), encoded.dropped) == (detail, length, ())
+    least = min(lengths.values())
+    encoded = make(Ddl, max_tokens=least - 1).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+    assert encoded.fits and encoded.dropped
+    # What the question names stays: the shop's name, and the key of its table.
+    assert not {"shop.id", "shop.Shop Name"} & set(encoded.dropped)
+    assert "'Zest'" in qwen.decode(encoded.prompt_ids)
+
+
+def test_what_cannot_fit_says_so(qwen: PreTrainedTokenizerBase) -> None:
+    encoded = make(Ddl, max_tokens=20).encode(qwen, EXAMPLE, CATALOG, matches={})
+    assert not encoded.fits
+    assert len(encoded.prompt_ids) > 20
+    assert len(encoded.dropped) == 3  # of four columns
+
+
+def test_training_views_are_a_function_of_seed_view_and_id(qwen: PreTrainedTokenizerBase) -> None:
+    prompt = make(Brief, shuffle=True, drop=0.5)
+    texts = {
+        view: qwen.decode(prompt.encode(qwen, EXAMPLE, CATALOG, matches={}, view=view).prompt_ids)
+        for view in [(seed, epoch) for seed in range(3) for epoch in range(10)]
+    }
+    again = prompt.encode(qwen, EXAMPLE, CATALOG, matches={}, view=(1, 4)).prompt_ids
+    assert qwen.decode(again) == texts[1, 4]
+    assert len(set(texts.values())) > 4
+    # The table that the gold query uses never goes; the other goes about every other time.
+    assert all("shop(" in text for text in texts.values())
+    assert 5 < sum('"order"(' in text for text in texts.values()) < 25
+    unshuffled = prompt.encode(qwen, EXAMPLE, CATALOG, matches={}).prompt_ids
+    assert 'shop(id = 1 | 2, "Shop Name"' in qwen.decode(unshuffled)
+
+
+def test_a_gold_querys_columns_stay_in_training(qwen: PreTrainedTokenizerBase) -> None:
+    example = Example("3", "market", "Which shop is called Zest?", 'SELECT price FROM "order"')
+    tight = make(Brief, max_tokens=62)
+    assert "order.price" in tight.encode(qwen, example, CATALOG, matches=MATCHES).dropped
+    assert "order.price" not in tight.encode(qwen, example, CATALOG, matches=MATCHES, view=(0, 0)).dropped
+
+
+def test_templates_that_do_not_fit_the_tokenizer(qwen: PreTrainedTokenizerBase) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?")))
+    with pytest.raises(ConfigError, match=r"prompt\.template: chatml, but this tokenizer has no token <\|im_start\|>"):
+        check_template(bare, "chatml")
+    with pytest.raises(ConfigError, match="without a chat template"):
+        check_template(bare, "own")
+    with pytest.raises(ConfigError, match="no end-of-text token"):
+        check_template(bare, "plain")
+    for template in ("chatml", "own", "plain"):
+        check_template(qwen, template)
