@@ -6,12 +6,11 @@ signature and every value checked against its annotation before anything is made
 
 import difflib
 import inspect
+import pkgutil
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import hydra.utils
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
@@ -114,10 +113,18 @@ def _locate(name: str | None, where: str) -> Callable[..., Any]:
     if name is None:
         raise ConfigError(where, "no _target_", "choose one of the group's files, or name a class under _target_")
     try:
-        target: Callable[..., Any] = hydra.utils.get_object(name)
-    except (HydraException, ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{where}._target_", f"cannot import {name} ({error})", "correct the name") from None
+        target: Callable[..., Any] = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, ImportError) and not (
+            isinstance(error, ModuleNotFoundError) and _is_part(error.name, name)
+        ):
+            raise  # the module is there and fails: its own traceback tells more than we could
+        raise ConfigError(f"{where}._target_", f"nothing is called {name} ({error})", "correct the name") from None
     return target
+
+
+def _is_part(module: str | None, name: str) -> bool:
+    return module is not None and f"{name}.".startswith(f"{module}.")
 
 
 def _bind(

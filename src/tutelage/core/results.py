@@ -29,6 +29,12 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
 def read_metrics(folder: Path) -> dict[str, Value] | None:
     """Return a finished run's metrics, or None."""
     path = folder / METRICS

@@ -4,8 +4,10 @@ A run is a folder. Training it twice continues it: a finished run answers with i
 from ``checkpoints/last.ckpt``.
 """
 
+import logging
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,7 @@ def fit(task: Task) -> Metrics:
 
 def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Make Lightning's trainer from ``cfg.trainer``."""
+    quiet()
     options = task.cfg.trainer
     if options.progress_bar:
         callbacks = [*callbacks, RichProgressBar(leave=False)]
@@ -189,6 +192,19 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]
         plugins=[WholeCheckpointIO()],
         default_root_dir=task.folder,
     )
+
+
+def quiet() -> None:
+    """Keep Lightning's hints off the screen; its errors stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        "The number of training batches",
+        "`isinstance\\(treespec",
+        ".*does not have many workers",
+        "`weights_only`",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:

@@ -1,7 +1,26 @@
 """How much a method's loss weighs against the task's."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighting:
+    """The part of ``method`` that is not the method's own.
+
+    Attributes:
+        weight: λ; None calibrates it.
+        calibration_steps: Length of the calibration.
+        ramp_steps: Steps over which the method's loss is faded in linearly; 0 begins in full.
+        force_softmax: Use a method made for single labels all the same.
+    """
+
+    weight: float | None = None
+    calibration_steps: int = 50
+    ramp_steps: int = 0
+    force_softmax: bool = False
 
 
 class Weight(nn.Module):
@@ -16,17 +35,11 @@ class Weight(nn.Module):
     method_sum: Tensor
     steps: Tensor
 
-    def __init__(self, *, value: float | None, calibration_steps: int, ramp_steps: int) -> None:
-        """Set λ or have it calibrated.
-
-        Args:
-            value: λ; None calibrates it.
-            calibration_steps: Length of the calibration.
-            ramp_steps: Steps over which the loss is faded in linearly; 0 begins in full.
-        """
+    def __init__(self, weighting: Weighting) -> None:
         super().__init__()
-        self.calibrated, self.calibration_steps, self.ramp_steps = value is None, calibration_steps, ramp_steps
-        self.register_buffer("value", torch.tensor(1.0 if value is None else value))
+        self.calibrated = weighting.weight is None
+        self.calibration_steps, self.ramp_steps = weighting.calibration_steps, weighting.ramp_steps
+        self.register_buffer("value", torch.tensor(1.0 if weighting.weight is None else weighting.weight))
         for name in ("task_sum", "method_sum"):
             self.register_buffer(name, torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from tutelage.core.batches import PADDING, EvalBatches, TrainBatches, TrainLoader, make_loader
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, DataError
 from tutelage.multilabel.data.source import IGNORED, Batch, SkippedImage, Source, Split, SplitName
 from tutelage.multilabel.data.transforms import Augment, squish
 
@@ -84,6 +84,12 @@ class MultilabelDataModule(LightningDataModule):
         split = self.source.split(name)
         return torch.stack([squish(split.image(i), resolution=self.loading.resolution) for i in indices])
 
+    def on_before_batch_transfer(self, batch: Batch | DataError, dataloader_idx: int) -> Batch:
+        """Raise, in the training process, the error that a loader process met (see `collate`)."""
+        if isinstance(batch, DataError):
+            raise batch
+        return batch
+
     def _evaluation_loader(self, name: SplitName) -> DataLoader[Any]:
         rank, world_size = self._place()
         dataset = self._dataset(name, None)
@@ -129,7 +135,7 @@ class MultilabelDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
 
-class Pictures(Dataset[Sample]):
+class Pictures(Dataset[Sample | DataError]):
     """A split as rows of batches, by (index, view)."""
 
     def __init__(
@@ -151,8 +157,8 @@ class Pictures(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.split.ids)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return picture, targets and index of (index, view)."""
+    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
+        """Return picture, targets and index of (index, view); in a loader process, errors too (see `collate`)."""
         index, view = key
         if index == PADDING:
             return self._empty_row()
@@ -161,6 +167,10 @@ class Pictures(Dataset[Sample]):
         except SkippedImage as skipped:
             warnings.warn(f"passed over: {skipped}", stacklevel=1)
             return self._empty_row()
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return error
         if self.augment is None:
             image = squish(image, resolution=self.resolution)
         else:
@@ -173,9 +183,18 @@ class Pictures(Dataset[Sample]):
         return self.nothing_3RR, self.unknown_K, PADDING
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack rows into a batch, on the device that the pictures are on."""
-    images, targets, indices = zip(*samples, strict=True)
+def collate(samples: list[Sample | DataError]) -> Batch | DataError:
+    """Stack rows into a batch, on the device that the pictures are on.
+
+    An error travels as the batch: raised in a loader process it would reach the user as a RuntimeError that quotes a
+    traceback.
+    """
+    rows: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        rows.append(sample)
+    images, targets, indices = zip(*rows, strict=True)
     return Batch(
         images_BCHW=torch.stack(images),
         target_BK=torch.stack(targets),

@@ -1,6 +1,6 @@
 """Embedded scenes with several handwritten digits: real pen strokes, known boxes, no download.
 
-The digits are scikit-learn's (1,797 scans of 8×8, from the UCI Optical Recognition set). A scene holds one to five
+The digits are scikit-learn's (1,797 scans of 8×8, from the UCI Optical Recognition set). A scene holds one to four
 of them, of varying size, place, contrast and colour, overlapping, on a canvas with a gradient and clutter cut
 from other scans. Train, val and test share no scan.
 """
@@ -107,21 +107,21 @@ def draw_scene(
     Returns:
         The picture, uint8 [3, H, W], and a box around the ink of each digit.
     """
-    ramp_HW = np.linspace(0, 1, size)[:, None] * rng.uniform(-0.3, 0.3) + np.linspace(0, 1, size) * rng.uniform(
+    ramp_HW = np.linspace(0, 1, size)[:, None] * rng.uniform(-0.2, 0.2) + np.linspace(0, 1, size) * rng.uniform(
         -0.3, 0.3
     )
-    canvas_3HW = rng.uniform(0.3, 0.7, (3, 1, 1)) + ramp_HW + rng.normal(0, 0.03, (3, size, size))
-    for _ in range(rng.integers(2, 7)):  # clutter: corners of scans, too small a piece to be read
+    canvas_3HW = rng.uniform(0.1, 0.5, (3, 1, 1)) + ramp_HW + rng.normal(0, 0.03, (3, size, size))
+    for _ in range(rng.integers(1, 5)):  # clutter: corners of scans, too small a piece to be read
         scan = scans_Nhw[rng.integers(len(scans_Nhw))]
         top, left = rng.integers(0, 5, 2)
         _stamp(canvas_3HW, scan[top : top + 4, left : left + 4], rng, side=int(rng.integers(6, 14)))
     labels, corners = [], []
-    for _ in range(rng.integers(1, 6)):
+    for _ in range(rng.integers(1, 5)):
         chosen = rng.integers(len(scans_Nhw))
         labels.append(digits_N[chosen])
-        corners.append(_stamp(canvas_3HW, scans_Nhw[chosen], rng, side=int(rng.integers(size // 4, size // 2))))
+        corners.append(_stamp(canvas_3HW, scans_Nhw[chosen], rng, side=int(rng.integers(size // 3, 2 * size // 3))))
     image = np.clip(canvas_3HW * 255, 0, 255).astype(np.uint8)
-    return image, Boxes(np.array(labels, np.int64), np.array(corners, np.float32) / size)
+    return image, Boxes(np.array(labels, np.int64), np.array(corners, np.float32) / np.float32(size))
 
 
 def _stamp(
@@ -131,7 +131,7 @@ def _stamp(
     ink = _enlarge(ink_hw, side)
     top, left = rng.integers(0, canvas_3HW.shape[1] - side + 1, 2)
     place = canvas_3HW[:, top : top + side, left : left + side]
-    contrast = rng.uniform(0.35, 0.8) * rng.choice((-1.0, 1.0))
+    contrast = rng.uniform(0.3, 0.9)
     colour = rng.uniform(0.5, 1.0, (3, 1, 1)) * contrast
     place += ink * colour
     rows, columns = np.nonzero(ink.max(1) > 0.1)[0], np.nonzero(ink.max(0) > 0.1)[0]
@@ -145,5 +145,6 @@ def _enlarge(ink_hw: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     at = np.clip((np.arange(side) + 0.5) * len(ink_hw) / side - 0.5, 0, len(ink_hw) - 1)
     low = np.minimum(at.astype(int), len(ink_hw) - 2)
     part = at - low
-    rows = ink_hw[low] * (1 - part)[:, None] + ink_hw[low + 1] * part[:, None]
-    return rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    rows: NDArray[np.float64] = ink_hw[low] * (1 - part)[:, None] + ink_hw[low + 1] * part[:, None]
+    enlarged: NDArray[np.float64] = rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    return enlarged

@@ -1,0 +1,230 @@
+"""report.html and the closing table of a run."""
+
+# N images, K labels, R resolution, H W map
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core import results
+from tutelage.core.curves import read_curves
+from tutelage.core.task import Metrics
+from tutelage.multilabel import metrics as scoring
+from tutelage.multilabel.data.datamodule import MultilabelDataModule
+from tutelage.multilabel.data.source import Source
+from tutelage.multilabel.evaluation import Scored
+from tutelage.multilabel.networks.network import Network
+
+NUM_PICTURES = 8
+MAPS = "maps.npz"  # what the picture grid is drawn from, so that a report can be written again without a network
+CLASSES = "classes.csv"
+SHOWN = ("CF1", "OF1", "CF1@3", "OF1@3", "pointing_game", "cam_mass")
+
+
+def keep_maps(folder: Path, *, networks: Mapping[str, Network], datamodule: MultilabelDataModule) -> None:
+    """Keep pictures of the test split, evenly spaced, with each network's maps of the labels that are there."""
+    split = datamodule.source.split("test")
+    chosen = np.unique(np.linspace(0, len(split.ids) - 1, NUM_PICTURES).astype(int))
+    images_N3RR = datamodule.evaluation_images("test", chosen.tolist())
+    kept: dict[str, NDArray[Any]] = {
+        "images": images_N3RR.cpu().numpy(),
+        "targets": split.targets_NK[chosen],
+        "ids": np.array([split.ids[index] for index in chosen]),
+    }
+    for role, network in networks.items():
+        device = next(network.parameters()).device
+        network.eval()
+        with torch.no_grad():
+            shown = network(images_N3RR.to(device), reads=frozenset({"cams_BKHW"}))
+        assert shown.cams_BKHW is not None
+        kept[f"cams_{role}"] = shown.cams_BKHW.float().cpu().numpy()
+        kept[f"logits_{role}"] = shown.logits_BK.float().cpu().numpy()
+    np.savez_compressed(folder / MAPS, **kept)  # type: ignore[arg-type]
+
+
+def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[str, Scored]) -> None:
+    """Write classes.csv: each label's positives and, for each network, its AP in percent."""
+    by_role = {
+        role: scoring.class_scores(s.prediction.logits_NK, s.prediction.targets_NK, label_names=label_names)
+        for role, s in scored.items()
+    }
+    first = next(iter(by_role.values()))
+    lines = [",".join(["label", "positives", *(f"{role}_AP" for role in by_role)])]
+    for k, name in enumerate(label_names):
+        aps = [f"{100 * found.ap_K[k]:.4f}" if found.positives_K[k] else "" for found in by_role.values()]
+        lines.append(",".join([json.dumps(name) if "," in name else name, str(first.positives_K[k]), *aps]))
+    (folder / CLASSES).write_text("\n".join(lines) + "\n")
+
+
+def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Return the closing table: a column a network, so that it fits a terminal with long names in it."""
+    prefixes = {"teacher": "teacher/test/", "student": "test/"}
+    roles = [role for role, prefix in prefixes.items() if f"{prefix}mAP" in metrics]
+    lines = {
+        "network": [str(cfg.model[role].name) for role in roles],
+        "parameters": [f"{float(metrics[f'{role}/parameters']) / 1e6:.2f} M" for role in roles],
+        "mAP": [
+            f"{metrics[f'{p}mAP']:.2f}  ({metrics[f'{p}mAP_low']:.1f}–{metrics[f'{p}mAP_high']:.1f})"
+            for p in (prefixes[role] for role in roles)
+        ],
+    }
+    for name in SHOWN:
+        if f"test/{name}" in metrics:
+            lines[name] = [f"{metrics[f'{prefixes[role]}{name}']:.2f}" for role in roles]
+    if "time/train_s" in metrics:
+        seconds = {"student": metrics["time/train_s"], "teacher": metrics.get("teacher/time/train_s")}
+        lines["training time"] = ["—" if seconds[role] is None else f"{seconds[role]:.0f} s" for role in roles]
+    return ["", *roles], [[name, *cells] for name, cells in lines.items()]
+
+
+def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
+    """Print what a person looks for first."""
+    columns, rows = summary(cfg, metrics)
+    missing = ""
+    selection = source.notes.get("selection")
+    if selection == "test":
+        missing = "\nSelected on the test split, as much published work is: not comparable with held-out selection."
+    results.print_table(
+        f"{method_name(cfg)} on {data_name(cfg)}, test split, percent",
+        columns,
+        rows,
+        caption=f"{folder}/report.html{missing}",
+    )
+
+
+def method_name(cfg: DictConfig) -> str:
+    return str(cfg.method._target_).rsplit(".", 2)[1]
+
+
+def data_name(cfg: DictConfig) -> str:
+    return str(cfg.data._target_).rsplit(".", 1)[1]
+
+
+def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
+    """Write the self-contained report.html."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel", "."), autoescape=True)
+    columns, rows = summary(cfg, metrics)
+    classes = _read_classes(folder)
+    page = environment.get_template("report.html.jinja").render(
+        title=f"{method_name(cfg)} on {data_name(cfg)}",
+        columns=columns,
+        rows=rows,
+        notes=dict(source.notes),
+        protocols={name: scoring.PROTOCOLS[name] for name in scoring.PROTOCOLS},
+        curves=_svg(_draw_curves(folder)),
+        classes=classes,
+        without_positives=[row["label"] for row in classes if row["positives"] == "0"],
+        class_figure=_svg(_draw_classes(classes)),
+        pictures=_pictures(folder, label_names=source.label_names),
+        metrics=metrics,
+        config=OmegaConf.to_yaml(cfg, resolve=True),
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _read_classes(folder: Path) -> list[dict[str, str]]:
+    import csv
+
+    with (folder / CLASSES).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _draw_curves(folder: Path) -> Figure:
+    curves = read_curves(folder)
+    train = {name: points for name, points in curves.items() if name.startswith("train/")}
+    val = {name: points for name, points in curves.items() if name.startswith("val/")}
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    for axes, group, what in zip(
+        figure.subplots(1, 2), (train, val), ("training losses", "validation, percent"), strict=True
+    ):
+        for name, points in sorted(group.items()):
+            axes.plot(*zip(*points, strict=True), label=name.split("/", 1)[1], linewidth=1.4)
+        axes.set(title=what, xlabel="step")
+        if group:
+            axes.legend(fontsize=8)
+        if what.startswith("training"):
+            axes.set_yscale("log")
+    return figure
+
+
+def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
+    scored = [row for row in classes if row["student_AP"]]
+    figure = Figure(figsize=(9, max(1.5, 0.16 * len(scored) + 0.8)), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(scored, key=lambda row: float(row["student_AP"]))
+    places = np.arange(len(ordered))
+    if ordered and "teacher_AP" in ordered[0]:
+        axes.scatter(
+            [float(row["teacher_AP"]) for row in ordered], places, label="teacher", marker="|", s=60, color="black"
+        )
+    axes.barh(places, [float(row["student_AP"]) for row in ordered], label="student", alpha=0.7)
+    axes.set_yticks(places, [row["label"] for row in ordered], fontsize=7)
+    axes.set(xlabel="average precision, percent", xlim=(0, 100))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    # Without a date and with a fixed salt the same numbers give the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "tutelage"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the grid: a picture, and per label that is there each network's map over it."""
+    with np.load(folder / MAPS) as kept:
+        content = dict(kept)
+    roles = [role for role in ("teacher", "student") if f"cams_{role}" in content]
+    rows = []
+    for n, image_3RR in enumerate(content["images"]):
+        present = np.flatnonzero(content["targets"][n] == 1)[:4]
+        maps = [
+            {
+                "label": label_names[k],
+                "shown": [
+                    {
+                        "role": role,
+                        "uri": overlay(image_3RR, content[f"cams_{role}"][n, k]),
+                        "probability": 1 / (1 + np.exp(-float(content[f"logits_{role}"][n, k]))),
+                    }
+                    for role in roles
+                ],
+            }
+            for k in present
+        ]
+        rows.append({"id": str(content["ids"][n]), "uri": _png(image_3RR.transpose(1, 2, 0)), "maps": maps})
+    return rows
+
+
+def overlay(image_3RR: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> str:
+    """Lay the positive part of a map over its picture, as a PNG data URI."""
+    cam_11HW = torch.from_numpy(cam_HW).clamp(min=0)[None, None]
+    size = (image_3RR.shape[1], image_3RR.shape[2])
+    heat_RR = torch.nn.functional.interpolate(cam_11HW, size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    heat_RR = heat_RR / max(float(heat_RR.max()), 1e-6)
+    grey_RR1 = image_3RR.mean(0)[..., None] / 255
+    colour_RR3 = matplotlib.colormaps["inferno"](heat_RR)[..., :3]
+    mixed = (1 - 0.75 * heat_RR[..., None]) * grey_RR1 + 0.75 * heat_RR[..., None] * colour_RR3
+    return _png((mixed * 255).astype(np.uint8))
+
+
+def _png(image_HW3: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

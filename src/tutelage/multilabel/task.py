@@ -1,0 +1,191 @@
+"""The multilabel task: a student under a teacher, on one data set."""
+
+# N images, K labels
+
+import csv
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core import results
+from tutelage.core.build import build, split
+from tutelage.core.errors import ConfigError
+from tutelage.core.optim import Optim
+from tutelage.core.task import Metrics, Task
+from tutelage.multilabel import metrics as scoring
+from tutelage.multilabel import report, teacher
+from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.source import Source
+from tutelage.multilabel.evaluation import Scored, scored
+from tutelage.multilabel.methods.method import Method
+from tutelage.multilabel.module import Distillation
+from tutelage.multilabel.networks.network import Network, Pair, build_network
+from tutelage.multilabel.weight import Weight, Weighting
+
+
+class MultilabelTask(Task):
+    """Distillation for multi-label image classification."""
+
+    monitor = "val/mAP"
+    mode = "max"
+    headline = ("test/mAP", "test/CF1", "test/OF1", "teacher/test/mAP", "time/train_s")
+    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": Loading, "method": Weighting}
+
+    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
+        super().__init__(cfg=cfg, folder=folder)
+        self.loading, source_node = split(cfg.data, Loading, where="data")
+        self.source: Source = build(source_node, where="data")
+        self.weighting, self.method_node = split(cfg.method, Weighting, where="method")
+        self.pair: Pair = build(cfg.model, where="model")
+
+    def check(self) -> None:
+        if self.method.labels == "single" and not self.weighting.force_softmax:
+            raise ConfigError(
+                "method",
+                f"{type(self.method).__name__} is made for single labels: it takes a softmax over them",
+                "choose a method for several labels, or insist with method.force_softmax=true",
+            )
+        if len(self.source.label_names) < 2:
+            raise ConfigError(
+                "data",
+                f"{len(self.source.label_names)} label(s) in {self.source.label_names}",
+                "give data with two labels or more",
+            )
+        if self.needs_teacher and self.pair.teacher.checkpoint is not None:
+            check_labels(Path(self.pair.teacher.checkpoint), self.source.label_names)
+
+    @cached_property
+    def method(self) -> Method:
+        method: Method = build(self.method_node, where="method")
+        return method
+
+    @property
+    def needs_teacher(self) -> bool:
+        return bool(self.method.reads)
+
+    def prepare(self) -> None:
+        self.teacher_folder = None
+        if self.needs_teacher and self.pair.teacher.checkpoint is None:
+            self.teacher_folder = teacher.train_teacher(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+
+    def datamodule(self) -> MultilabelDataModule:
+        augment = build(self.cfg.augment, where="augment")
+        return MultilabelDataModule(self.source, augment=augment, loading=self.loading, seed=self.cfg.seed)
+
+    def module(self, datamodule: LightningDataModule) -> Distillation:
+        return Distillation(
+            self._network("student"),
+            task_loss=build(self.cfg.loss, where="loss"),
+            method=self.method,
+            weight=Weight(self.weighting),
+            teacher=teacher.Teacher(self.teacher_network, compile=self.cfg.trainer.compile)
+            if self.needs_teacher
+            else None,
+            optim=_optim(self.cfg.optim),
+            compile=self.cfg.trainer.compile,
+        )
+
+    @cached_property
+    def teacher_network(self) -> Network:
+        network = self._network("teacher")
+        if self.teacher_folder is not None:
+            network.load_state_dict(teacher.best_weights(self.teacher_folder))
+        return network
+
+    def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
+        assert isinstance(module, Distillation) and isinstance(datamodule, MultilabelDataModule)
+        student = scored(trainer, module.student, datamodule)
+        of_teacher = scored(trainer, self.teacher_network, datamodule) if self.needs_teacher else None
+        if trainer.is_global_zero:
+            self._write(student)
+            networks, both = {"student": module.student}, {"student": student}
+            if of_teacher is not None:
+                networks["teacher"], both["teacher"] = self.teacher_network, of_teacher
+            report.keep_classes(self.folder, label_names=self.source.label_names, scored=both)
+            report.keep_maps(self.folder, networks=networks, datamodule=datamodule)
+        found: Metrics = {f"test/{name}": value for name, value in student.metrics.items()}
+        found |= {"student/parameters": sum(p.numel() for p in module.student.parameters())}
+        if of_teacher is not None:
+            found |= {f"teacher/test/{name}": value for name, value in of_teacher.metrics.items()}
+            found |= {"teacher/parameters": sum(p.numel() for p in self.teacher_network.parameters())}
+        if self.teacher_folder is not None:
+            own = results.read_metrics(self.teacher_folder)
+            assert own is not None
+            found["teacher/time/train_s"] = own["time/train_s"]
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "data": {"fingerprint": self.source.fingerprint, **dict(self.source.notes)},
+            "labels": list(self.source.label_names),
+            "protocols": scoring.PROTOCOLS,
+        }
+
+    def report(self, metrics: Metrics) -> None:
+        report.write(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
+        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
+
+    def _network(self, role: str) -> Network:
+        spec = self.pair.student if role == "student" else self.pair.teacher
+        head = OmegaConf.to_container(self.cfg.head, resolve=True)
+        assert isinstance(head, dict)
+        return build_network(
+            spec,
+            num_labels=len(self.source.label_names),
+            head={str(key): value for key, value in head.items()},
+            resolution=self.loading.resolution,
+            where=f"model.{role}",
+        )
+
+    def _write(self, student: Scored) -> None:
+        """Write predictions.npz (logits) and items.csv (a row an image)."""
+        split_ids = np.array(self.source.split("test").ids)[student.prediction.index_N]
+        names = np.array(self.source.label_names)
+        np.savez_compressed(
+            self.folder / "predictions.npz",
+            ids=split_ids,
+            logits=student.prediction.logits_NK,
+            targets=student.prediction.targets_NK,
+            labels=names,
+        )
+        with (self.folder / "items.csv").open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow(["id", "labels", "predicted", "missed", "wrong"])
+            predicted_NK = scoring.predicted_labels(student.prediction.logits_NK)
+            for identity, target_K, predicted_K in zip(
+                split_ids, student.prediction.targets_NK, predicted_NK, strict=True
+            ):
+                rows = (target_K == 1, predicted_K, (target_K == 1) & ~predicted_K, (target_K == 0) & predicted_K)
+                out.writerow([identity, *("|".join(names[row]) for row in rows)])
+
+
+def _optim(node: DictConfig) -> Optim:
+    optim: Optim = build(node, where="optim")
+    return optim
+
+
+def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:
+    """Refuse a teacher that was trained on other labels, where its run folder tells.
+
+    Raises:
+        ConfigError: The labels differ.
+    """
+    for folder in checkpoint.absolute().parents[:2]:
+        if (folder / results.MANIFEST).exists():
+            theirs = tuple(results.read_json(folder / results.MANIFEST).get("labels", ()))
+            if theirs != label_names:
+                only_theirs, only_ours = set(theirs) - set(label_names), set(label_names) - set(theirs)
+                raise ConfigError(
+                    "model.teacher.checkpoint",
+                    f"{checkpoint} was trained on {len(theirs)} labels, the data has {len(label_names)} "
+                    f"(only the teacher's: {sorted(only_theirs)[:5]}; only the data's: {sorted(only_ours)[:5]})",
+                    "give a teacher of this data, or none to train one",
+                )
+            return
+    warnings.warn(f"{checkpoint} lies in no run folder; that its labels are the data's cannot be checked", stacklevel=2)

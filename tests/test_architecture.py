@@ -1,0 +1,49 @@
+"""The doors of the house: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+HEAVY = {"torch", "transformers", "lightning"}
+# folder or file → what nothing in it may import
+FORBIDDEN = {
+    "tutelage/core": {"tutelage.multilabel", "tutelage.text2sql"},
+    "tutelage/multilabel": {"tutelage.text2sql"},
+    "tutelage/text2sql": {"tutelage.multilabel"},
+    "tutelage/core/config.py": HEAVY,
+    "tutelage/core/cli.py": HEAVY,
+    "tutelage/multilabel/methods": {"lightning", "torchmetrics", "tutelage.core.run", "tutelage.multilabel.module"},
+    "tutelage/text2sql/explore": HEAVY,
+    "tutelage/text2sql/database": HEAVY,
+    "tutelage/text2sql/evaluation": HEAVY,
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module a file imports, and each name it takes from one, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_nobody_goes_through_a_wall(place: str) -> None:
+    files = [SRC / place] if place.endswith(".py") else sorted((SRC / place).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports_of(path):
+            for wall in FORBIDDEN[place]:
+                assert name != wall and not name.startswith(f"{wall}."), f"{path.relative_to(SRC)} imports {name}"
+
+
+def test_the_walls_are_seen(tmp_path: Path) -> None:
+    file = tmp_path / "leak.py"
+    file.write_text("def f():\n    from tutelage.multilabel import task\n    import torch.nn as nn\n")
+    assert {"tutelage.multilabel", "tutelage.multilabel.task", "torch.nn"} <= imports_of(file)
