@@ -14,6 +14,8 @@ class Synthesizer(ABC):
     resumes to the same pairs.
     """
 
+    concurrency: int = 1  # calls of begin and extend that may run at once, in threads
+
     @abstractmethod
     def begin(self, walk: Walk) -> list[Candidate]:
         """Propose plain projections of a walk's columns (level 1)."""

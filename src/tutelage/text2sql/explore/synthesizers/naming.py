@@ -1,0 +1,206 @@
+"""What people call a table, a column, and what a key leads to."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tutelage.text2sql.database.catalog import Catalog, Table
+from tutelage.text2sql.explore.synthesizers.roles import STATISTIC, Roles
+from tutelage.text2sql.explore.words import phrase, plural_phrase, singular, singular_phrase
+
+# Parts of table names that say how it is stored, not what it is.
+_STORAGE = {"ref", "tbl", "table", "data", "list", "info", "information", "dim", "fact", "lookup", "record", "records"}
+_PERSONS = {
+    "actor", "author", "candidate", "captain", "child", "client", "coach", "conductor", "contestant", "customer",
+    "director", "doctor", "driver", "editor", "employee", "engineer", "friend", "guest", "highschooler", "hero", "host",
+    "instructor", "journalist", "judge", "lawyer", "lecturer", "loser", "manager", "member", "musician", "nurse",
+    "officer", "owner", "passenger", "patient", "person", "physician", "pilot", "player", "poet", "president",
+    "professional", "professor", "resident", "reviewer", "rider", "scientist", "singer", "student", "superhero",
+    "swimmer", "teacher", "user", "visitor", "voter", "winner", "worker", "writer", "artist", "athlete", "staff",
+}  # fmt: skip
+_NOUN_OF_VERB = {
+    "arrange": "arrangement",
+    "has": "",
+    "hire": "hiring",
+    "assign": "assignment",
+    "appoint": "appointment",
+}
+# A column called this says little without the noun it belongs to.
+VAGUE = {"name", "type", "code", "description", "status", "level", "title", "date", "number", "id", "details", "kind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """How one and many rows are called."""
+
+    one: str
+    many: str
+    person: bool = False
+
+    @property
+    def its(self) -> str:
+        """The possessive for one."""
+        return "their" if self.person else "its"
+
+
+def _noun(said: str) -> Noun:
+    one = singular_phrase(said)
+    return Noun(one, plural_phrase(one), one.split(" ")[-1].lower() in _PERSONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A key from ``table``'s ``columns`` to exactly one row of ``referred``; ``noun`` is what that row is to it."""
+
+    table: str
+    columns: tuple[str, ...]
+    referred: str
+    referred_columns: tuple[str, ...]
+    noun: Noun
+
+
+class Naming:
+    """Names for one database's tables, columns and keys."""
+
+    def __init__(self, catalog: Catalog, roles: Roles) -> None:
+        self._catalog, self._roles = catalog, roles
+        self._nouns: dict[str, Noun] = {}
+        self._columns: dict[str, dict[str, str]] = {}
+
+    def noun(self, table: str) -> Noun:
+        """What a row of the table is called."""
+        if table not in self._nouns:
+            self._nouns[table] = self._table_noun(self._catalog.table(table))
+            if self.is_bridge(table):
+                # Its own name ("has pet") is for the two sides; its rows are pairs of them.
+                ends = "-".join(link.noun.one for link in self.links_from(table))
+                self._nouns[table] = Noun(f"{ends} pair", f"{ends} pairs")
+        return self._nouns[table]
+
+    def _table_noun(self, table: Table) -> Noun:
+        words = phrase(table.name).split()
+        words = [_NOUN_OF_VERB.get(word, word) for word in words]
+        kept = [word for word in words if word and word.lower() not in _STORAGE] or words
+        if len(kept) == 1:
+            kept = self._segmented(kept[0])
+        noun = _noun(" ".join(kept))
+        columns = {phrase(column.name) for column in table.columns}
+        if {"first name", "last name"} & columns and not noun.person:
+            noun = replace(noun, person=True)
+        return noun
+
+    def _segmented(self, word: str) -> list[str]:
+        """Split ``countrylanguage`` where the database itself knows both parts."""
+        known = {piece.lower() for table in self._catalog.tables for piece in phrase(table.name).split()}
+        known |= {singular(piece.lower()) for table in self._catalog.tables for column in table.columns
+                  for piece in phrase(column.name).split()}  # fmt: skip
+        for cut in range(4, len(word) - 3):
+            if word[:cut].lower() in known and singular(word[cut:].lower()) in known:
+                return [word[:cut], word[cut:]]
+        return [word]
+
+    def column(self, table: str, column: str) -> str:
+        """What a column is called by someone who speaks of the table already; singular."""
+        if table not in self._columns:
+            self._columns[table] = self._table_columns(self._catalog.table(table))
+        return self._columns[table][column]
+
+    def _table_columns(self, table: Table) -> dict[str, str]:
+        noun = self.noun(table.name)
+        full: dict[str, str] = {}
+        for column in table.columns:
+            said = next(
+                (
+                    text
+                    for text in (column.spoken_name, column.comment)
+                    if text and len(text.split()) <= 4 and text.isascii()
+                ),
+                "",
+            )
+            # A description may write the identifier again.
+            full[column.name] = phrase(said) if said and "_" in said else said.strip() or phrase(column.name)
+        short: dict[str, str] = {}
+        owners = [
+            noun.one.lower(),
+            noun.many.lower(),
+            noun.one.split(" ")[-1].lower(),
+            noun.many.split(" ")[-1].lower(),
+        ]
+        for name, said in full.items():
+            rest = said
+            low = said.lower()
+            if low in (noun.one.lower(), noun.many.lower()) and len(table.columns) > 1:
+                rest = "name"
+            else:
+                for owner in sorted(owners, key=len, reverse=True):
+                    if low.startswith(owner + " "):
+                        rest = said[len(owner) + 1 :]
+                        break
+            if re.match(r"(?:of|in|from|to|by|made|\d)\b", rest):
+                rest = said
+            # "Highest" names no thing.
+            short[name] = f"{rest} value" if rest.lower() in STATISTIC else rest
+        counts = [text.lower() for text in short.values()]
+        return {name: text if counts.count(text.lower()) == 1 else full[name] for name, text in short.items()}
+
+    def label(self, table: str) -> tuple[str, ...]:
+        """The columns that people name a row by: a name, first and last name, or nothing."""
+        names = [column.name for column in self._catalog.table(table).columns
+                 if self._roles.of(table, column.name).role == "name"]  # fmt: skip
+        said = {self.column(table, name): name for name in names}
+        if "first name" in said and "last name" in said:
+            return (said["first name"], said["last name"])
+        for wanted in ("name", "full name", "title"):
+            if wanted in said:
+                return (said[wanted],)
+        return tuple(names[:1])
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The keys to follow from a row to exactly one other."""
+        found = []
+        for table, columns, referred, referred_columns in self._roles.sound_keys:
+            noun = self.noun(referred)
+            siblings = [key for key in self._roles.sound_keys if key[0] == table and key[2] == referred]
+            if len(siblings) > 1 or table == referred:
+                words = [
+                    word for word in phrase(columns[0]).split() if word.lower() not in ("id", "code", "key", "number")
+                ]
+                said = " ".join(words).lower()
+                if said and said not in (noun.one.lower(), noun.many.lower()):
+                    if words[-1].endswith("ed"):
+                        said = f"{said} {noun.one}"
+                    role = _noun(said)
+                    noun = replace(role, person=role.person or noun.person)
+            found.append(Link(table, columns, referred, referred_columns, noun))
+        return tuple(found)
+
+    def links_from(self, table: str) -> list[Link]:
+        """The keys of a table."""
+        return [link for link in self.links if link.table == table]
+
+    def links_to(self, table: str) -> list[Link]:
+        """The keys that lead to a table."""
+        return [link for link in self.links if link.referred == table]
+
+    def is_bridge(self, table: str) -> bool:
+        """Whether a table only ties two others together: two keys, and nothing else that could be asked for."""
+        links = self.links_from(table)
+        if len(links) != 2:
+            return False
+        tied = {column for link in links for column in link.columns}
+        return all(
+            column.name in tied or self._roles.of(table, column.name).role in ("key", "empty")
+            for column in self._catalog.table(table).columns
+        )
+
+    def same_thing(self, table: str, columns: tuple[str, ...]) -> bool:
+        """Whether a key leads to more about the same thing: a poker player *is* a person, and does not have one."""
+        link = next((link for link in self.links_from(table) if link.columns == columns), None)
+        if link is None or len(columns) != 1 or not self._roles.of(table, columns[0]).unique:
+            return False
+        ours, theirs = self.noun(table), self.noun(link.referred)
+        if ours.person and theirs.one == "person":
+            return True
+        shares_key = self._catalog.table(table).primary_key == columns
+        return shares_key and ours.one.split(" ")[0] == theirs.one.split(" ")[0]

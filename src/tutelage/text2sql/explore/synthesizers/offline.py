@@ -1,0 +1,67 @@
+"""Questions and SQL without a key, a server or a GPU: a typed grammar over the walk's join tree."""
+
+from collections.abc import Callable
+
+from tutelage.core.randomness import generator
+from tutelage.text2sql.database.catalog import Catalog
+from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.explore.knowledge import Knowledge
+from tutelage.text2sql.explore.pair import Candidate, Operator, Pair, Walk
+from tutelage.text2sql.explore.synthesizers.base import Synthesizer
+from tutelage.text2sql.explore.synthesizers.naming import Naming
+from tutelage.text2sql.explore.synthesizers.offline_grammar import Grammar
+from tutelage.text2sql.explore.synthesizers.offline_realise import realise
+from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
+from tutelage.text2sql.explore.synthesizers.offline_tree import Query, from_json, to_json
+from tutelage.text2sql.explore.synthesizers.roles import Roles
+
+
+class Offline(Synthesizer):
+    """Grows a query tree by one operator a level, writes it as SQL and says it in English.
+
+    Literals come from real rows, column roles from statistics. The same (seed, walk) or (seed, parent) gives the
+    same candidates.
+    """
+
+    def __init__(
+        self, *, width: int, catalog: Catalog, knowledge: Knowledge, execute: Callable[[str], Result], seed: int
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            width: Candidates a parent is extended to, at most.
+            catalog: The database's structure.
+            knowledge: What the columns mean: the units of their numbers.
+            execute: Runs SQL in the sandbox: the synthesizer looks at values with it.
+            seed: Names the choices.
+        """
+        self._width, self._seed = width, seed
+        self._roles = Roles(catalog, execute=execute)
+        self._naming = Naming(catalog, self._roles)
+        self._writer = SqlWriter(catalog, roles=self._roles)
+        self._grammar = Grammar(catalog, roles=self._roles, naming=self._naming, writer=self._writer, execute=execute)
+
+    def begin(self, walk: Walk) -> list[Candidate]:
+        """Propose a projection of each of the walk's tables."""
+        rng = generator(self._seed, "offline", walk.id)
+        queries = list(self._grammar.begin(walk, rng))
+        return [self._candidate(query, (), f"{walk.id}/{index}") for index, query in enumerate(queries)]
+
+    def extend(self, parent: Pair, walk: Walk) -> list[Candidate]:
+        """Propose up to ``width`` pairs with one operator more."""
+        query = from_json(dict(parent.state))
+        # A pair may be visited again under another walk's id, for other proposals.
+        rng = generator(self._seed, "offline", walk.id, parent.id)
+        candidates: dict[str, Candidate] = {}
+        for operator, grown in self._grammar.extend(query, walk, parent.operators, rng):
+            candidate = self._candidate(
+                grown, (*parent.operators, operator), f"{walk.id}/{parent.id}/{len(candidates)}"
+            )
+            candidates.setdefault(candidate.sql, candidate)
+            if len(candidates) == self._width:
+                break
+        return list(candidates.values())
+
+    def _candidate(self, query: Query, operators: tuple[str, ...] | tuple[Operator, ...], key: str) -> Candidate:
+        question = realise(query, naming=self._naming, roles=self._roles, rng=generator(self._seed, "wording", key))
+        return Candidate(question, self._writer.write(query), len(operators) + 1, tuple(operators), to_json(query))

@@ -1,0 +1,237 @@
+"""What a column is for, read from its name and its values: no average over telephone numbers."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tutelage.text2sql.database.catalog import Catalog, Column, Table, Value
+from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.explore.synthesizers.quoting import quote
+from tutelage.text2sql.explore.words import phrase, singular
+
+Role = Literal[
+    "key",  # names a row and nothing else
+    "name",  # what people call a row
+    "category",  # few values, many rows
+    "flag",  # yes or no
+    "measure",  # a number that can be averaged
+    "ordinal",  # a number that can be compared, and no more: a rank, a grade
+    "year",
+    "date",
+    "text",  # free text, and dates that do not sort
+    "code",  # a number or a text to be shown only: telephone, zip code, e-mail address
+    "empty",
+]
+
+# A column with more distinct values than this is known by this many of them.
+MAX_VALUES = 1000
+
+_YES = {"t", "true", "yes", "y", "1", "1.0"}
+_NO = {"f", "false", "no", "n", "0", "0.0"}
+_CODE = {
+    "code", "zip", "postcode", "postal", "phone", "telephone", "mobile", "cell", "fax", "ssn", "isbn", "url", "website",
+    "email", "mail", "uid", "guid", "uuid", "identifier", "password", "login", "token", "hash", "ip", "serial",
+    "latitude", "longitude", "lat", "lng", "number", "account", "street", "line", "postbox", "uri", "link", "picture",
+}  # fmt: skip
+# Numbers under these names stand for something that has a name elsewhere.
+_STANDS_FOR = {
+    "major", "advisor", "type", "status", "category", "class", "group", "manager", "owner", "parent", "gender", "sex",
+    "state", "country", "region", "department", "capital", "city", "role", "kind", "color", "colour", "district", "hand", "ref",
+}  # fmt: skip
+_ORDINAL = {
+    "rank", "ranking", "grade", "level", "position", "finish", "place", "seed", "round", "order", "priority", "stage",
+    "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step", "sequence", "tier",
+    "best", "size", "cylinder", "star",
+}  # fmt: skip
+_CATEGORY = {
+    "country", "city", "type", "status", "sex", "gender", "nationality", "state", "category", "language", "format",
+    "hand", "surface", "theme", "region", "district", "hometown", "location", "genre", "role", "class", "color",
+    "citizenship", "continent", "county", "department", "brand", "currency", "result", "content", "option", "disposition",
+    "province", "company", "maker", "manufacturer", "affiliation", "party", "season", "position", "code", "director",
+    "writer", "major", "abbreviation", "government", "club", "team", "league", "airline", "airport", "colour", "level",
+}  # fmt: skip
+_NAME = {"name", "title", "label", "nickname"}
+# Can be summed over rows and still mean something.
+_ADDITIVE = {
+    "population", "amount", "cost", "sales", "number", "count", "total", "quantity", "capacity", "attendance", "earnings",
+    "killed", "injured", "bonus", "spent", "vote", "point", "revenue", "profit", "budget", "expense", "fee", "payment",
+    "gnp", "gdp", "area", "casualty", "ticket", "passenger", "goal", "viewer", "download", "stock", "delivery", "minute",
+    "worth", "prize", "income", "balance", "distance", "tax", "loss", "win", "hour", "staff", "enrollment", "product",
+}  # fmt: skip
+# The name already says a statistic: an average of averages asks for nothing.
+STATISTIC = {"average", "highest", "lowest", "maximum", "minimum", "total", "mean", "median"}
+_DATE = re.compile(r"[12]\d{3}-[01]\d-[0-3]\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a column: its role, and the values it takes.
+
+    ``values`` are distinct, without NULL and blanks; numbers kept as text come as numbers when ``numeric_text``.
+    """
+
+    role: Role
+    values: tuple[Value, ...]
+    has_gaps: bool  # NULLs or blanks among its cells
+    unique: bool  # no two rows share a value
+    numeric_text: bool = False  # numbers in a text column: they compare as text unless cast
+    fixed_width: bool = False  # numbers in a text column, all as long: as text they compare as numbers do
+    whole: bool = False  # whole numbers only
+    additive: bool = False  # a sum over rows means something
+    statistic: bool = False  # its name says an aggregate already
+    dated: Literal["day", "time", "compact", ""] = ""  # 2020-01-31, the same with a time, 20200131
+
+    @property
+    def comparable(self) -> bool:
+        """Whether ``more than`` or ``before`` means something."""
+        return self.role in ("measure", "ordinal", "year", "date")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers to be reckoned with."""
+        return self.role in ("measure", "ordinal", "year")
+
+
+def _words(column: Column) -> list[str]:
+    return [singular(word.lower()) for word in phrase(column.name).split()]
+
+
+def _as_number(value: Value) -> Value | None:
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text):
+            return None
+        return float(text) if "." in text else int(text)
+    return value
+
+
+def _profile(column: Column, table: Table, values: tuple[Value, ...]) -> Profile:
+    """Decide a column's role. ``values`` are its distinct values, NULLs left out."""
+    filled = tuple(value for value in values if not isinstance(value, str) or value.strip())
+    rows = table.num_rows or 0
+    distinct = len(filled) if len(values) < MAX_VALUES else (column.num_distinct or len(filled))
+    nulls = column.num_null if column.num_null is not None else int(column.nullable)
+    has_gaps = bool(nulls) or len(filled) < len(values)
+    unique = distinct > 0 and distinct == rows and not has_gaps
+
+    def profile(role: Role, kept: tuple[Value, ...] = filled) -> Profile:
+        return Profile(role, kept, has_gaps, unique)
+
+    if not filled:
+        return profile("empty")
+    words = _words(column)
+    last, known = words[-1], set(words)
+    key_columns = {name for key in table.foreign_keys for name in key.columns}
+    numbers = [_as_number(value) for value in filled]
+    all_numbers = all(number is not None for number in numbers)
+    named_id = last in ("id", "key") or (column.name.lower().endswith("id") and (column.name[-2:] == "ID" or unique))
+    if named_id or table.primary_key == (column.name,) or (column.name in key_columns and all_numbers):
+        return profile("key")
+
+    lowered = {str(value).strip().lower() for value in filled}
+    asks = phrase(column.name).split()[0] in ("is", "has", "if", "was", "can") or column.name.lower().endswith("_yn")
+    letters = lowered & {"t", "true", "yes"} and lowered & {"f", "false", "no"}
+    if lowered <= _YES | _NO and len(lowered) <= 2 and (asks or letters or column.type.lower().startswith("bool")):
+        return profile("flag")
+
+    textual = any(isinstance(value, str) for value in filled)
+    if all_numbers:
+        reckoned: tuple[Value, ...] = tuple(number for number in numbers if number is not None)
+        whole = all(float(number) == int(float(number)) for number in reckoned)
+        low, high = min(float(number) for number in reckoned), max(float(number) for number in reckoned)
+        texts = [str(value) for value in filled]
+        fixed = (
+            textual and whole and low >= 0 and len({len(text) for text in texts}) == 1 and all(map(str.isdigit, texts))
+        )
+        padded = any(isinstance(value, str) and re.match(r"\s*0\d", value) for value in filled)
+        if whole and ("date" in known or "date" in column.type.lower()) and 10_000_000 <= low <= high <= 99_999_999:
+            return Profile("date", filled, has_gaps, unique, dated="compact")
+        # Countries can be older than the calendar.
+        if "year" in known and whole and low >= -4000 and 1000 <= high <= 2100:
+            role: Role = "year"
+        elif padded or (known & _CODE and words[:2] != ["number", "of"]) or known & _STANDS_FOR:
+            return profile("ordinal" if "version" in known else "code")
+        elif known & _ORDINAL and words[:2] != ["number", "of"] and "worth" not in known:
+            role = "ordinal"
+        else:
+            role = "measure"
+        return Profile(
+            role,
+            reckoned,
+            has_gaps,
+            unique,
+            numeric_text=textual and not fixed,
+            fixed_width=fixed,
+            whole=whole,
+            additive=role == "measure" and bool(known & _ADDITIVE),
+            statistic=bool(known & STATISTIC),
+        )
+
+    strings = [str(value) for value in filled]
+    if all(_DATE.fullmatch(text.strip()) for text in strings):
+        timed = any(len(text.strip()) > 10 for text in strings)
+        return Profile("date", filled, has_gaps, unique, dated="time" if timed else "day")
+    mixed = sum(number is not None for number in numbers) > len(numbers) / 2
+    length = sum(map(len, strings)) / len(strings)
+    if mixed or (known & (_CODE - {"code", "number"})) or any("@" in text for text in strings[:5]):
+        return profile("code")
+    if length > 60 or any("\n" in text for text in strings):
+        return profile("text")
+    own_noun = singular(phrase(table.name).split()[-1].lower())
+    if (last in _NAME or words == [own_noun]) and (distinct > 0.5 * rows or rows < 8):
+        return profile("name")
+    repeats = distinct <= 0.5 * rows and distinct <= max(50, rows // 20)
+    if repeats or (known & _CATEGORY and distinct <= 0.95 * rows) or (last in _CATEGORY and rows <= 50):
+        return profile("category")
+    return profile("text")
+
+
+class Roles:
+    """The profiles of a database's columns, each read when it is first asked for."""
+
+    def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result]) -> None:
+        self._catalog, self._execute = catalog, execute
+        self._profiles: dict[tuple[str, str], Profile] = {}
+
+    def of(self, table: str, column: str) -> Profile:
+        """Profile a column."""
+        key = (table, column)
+        if key not in self._profiles:
+            name, source = quote(column), quote(table)
+            sql = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL LIMIT {MAX_VALUES}"
+            result = self._execute(sql)
+            values = tuple(
+                row[0]
+                for row in result.rows
+                if isinstance(row[0], int | float) or (isinstance(row[0], str) and len(row[0]) <= 200)
+            )
+            # Sorted, because a database promises no order; as text, because a column may mix its types.
+            values = tuple(
+                sorted(
+                    values,
+                    key=lambda value: (isinstance(value, str), value if isinstance(value, str) else f"{value:030.9f}"),
+                )
+            )
+            self._profiles[key] = _profile(self._catalog.column(table, column), self._catalog.table(table), values)
+        return self._profiles[key]
+
+    @cached_property
+    def sound_keys(self) -> tuple[tuple[str, tuple[str, ...], str, tuple[str, ...]], ...]:
+        """The foreign keys that lead from a row to exactly one row: what they refer to is there, and unique."""
+        sound = []
+        for key in self._catalog.foreign_keys:
+            referred = self._catalog.table(key.referred_table)
+            if len(key.columns) == 1:
+                unique = (
+                    self.of(referred.name, key.referred_columns[0]).unique
+                    or referred.primary_key == key.referred_columns
+                )
+            else:
+                unique = set(referred.primary_key) == set(key.referred_columns)
+            rows = bool(referred.num_rows) and bool(self._catalog.table(key.table).num_rows)
+            if unique and rows:
+                sound.append((key.table, key.columns, referred.name, key.referred_columns))
+        return tuple(dict.fromkeys(sound))

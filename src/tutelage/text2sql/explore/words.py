@@ -1,0 +1,219 @@
+"""English for identifiers: names split into words, plurals, and which words speak of which column."""
+
+import re
+from functools import lru_cache
+
+# Spelled out in a question; keys are lower case.
+ABBREVIATIONS = {
+    "abbr": "abbreviation", "abbrev": "abbreviation", "acc": "account", "addr": "address", "amt": "amount",
+    "arr": "arrival", "avg": "average", "cd": "code", "cnt": "count", "cust": "customer", "dep": "departure",
+    "dept": "department", "desc": "description", "dest": "destination", "dist": "distance", "dob": "date of birth",
+    "emp": "employee", "fk": "key", "fname": "first name", "ht": "height", "indep": "independence", "lang": "language",
+    "lname": "last name", "loc": "location", "manuf": "manufacturer", "max": "maximum", "mgr": "manager",
+    "min": "minimum", "mname": "middle name", "nbr": "number", "num": "number", "org": "organization",
+    "pct": "percentage", "perc": "percentage", "qty": "quantity", "sched": "scheduled", "stu": "student",
+    "tel": "telephone", "temp": "temperature", "wt": "weight", "yr": "year", "yn": "",
+}  # fmt: skip
+PHRASES = {
+    "l name": "last name", "f name": "first name", "m name": "middle name", "first nm": "first name",
+    "open year": "opening year", "year of founded": "founding year", "year founded": "founding year",
+    "date first registered": "first registration date", "date registered": "registration date",
+    "date arrived": "arrival date", "date departed": "departure date", "date adopted": "adoption date",
+    "date sold": "sale date", "date left": "leaving date", "date created": "creation date", "date hired": "hire date",
+    "date joined": "joining date", "date opened": "opening date", "date started": "start date",
+    "date ended": "end date", "date shipped": "shipping date", "date paid": "payment date", "date born": "birth date",
+    "date effective from": "effective start date", "date effective to": "effective end date",
+    "date on market": "listing date", "18 49 rating share": "18-49 rating share",
+    "state province county": "state, province or county", "directed by": "director", "written by": "writer",
+    "painted by": "painter", "produced by": "producer", "created by": "creator", "made by": "maker",
+    "published by": "publisher", "lost in battle": "battle", "start from": "start",
+    "year of work": "years of work",
+    "zip postcode": "zip code",
+}  # fmt: skip
+_IRREGULAR = {
+    "person": "people", "child": "children", "man": "men", "woman": "women", "foot": "feet", "datum": "data",
+    "series": "series", "species": "species", "staff": "staff", "analysis": "analyses", "address": "addresses",
+    "status": "statuses", "bus": "buses", "gas": "gases", "goose": "geese", "mouse": "mice", "life": "lives",
+    "wife": "wives", "half": "halves", "shelf": "shelves", "leaf": "leaves", "criterion": "criteria",
+    "bonus": "bonuses", "campus": "campuses", "virus": "viruses", "census": "censuses", "basis": "bases",
+    "crisis": "crises", "axis": "axes", "aircraft": "aircraft", "quiz": "quizzes", "movie": "movies", "tie": "ties",
+    "lens": "lenses", "radius": "radii", "diagnosis": "diagnoses", "thesis": "theses", "hypothesis": "hypotheses",
+    "hero": "heroes", "potato": "potatoes", "veto": "vetoes", "echo": "echoes", "cookie": "cookies", "likes": "likes",
+}  # fmt: skip
+_SINGULAR = {plural: singular for singular, plural in _IRREGULAR.items()}
+# Said the same way for one and for many.
+UNCOUNTABLE = {
+    "attendance", "baggage", "capital", "content", "data", "details", "earnings", "equipment", "evidence", "expertise",
+    "fun", "furniture", "gear", "health", "information", "knowledge", "luggage", "mail", "money", "music", "news",
+    "progress", "research", "sales", "software", "staff", "traffic", "training", "visibility", "wealth", "weather",
+    "work", "metadata", "feedback", "physics", "mathematics", "gdp", "gnp", "mpg", "savings", "goods", "currency",
+    "killed", "injured", "elevation", "humidity", "precipitation", "worth", "wind", "pressure", "horsepower",
+}  # fmt: skip
+_SINGULAR_IN_S = {"address", "status", "bus", "gas", "bonus", "campus", "lens", "class", "analysis", "basis", "axis"}
+_ACRONYMS = {"id", "tv", "url", "usa", "uk", "gdp", "gnp", "mpg", "isbn", "ssn", "ppv", "iso", "ip", "cd", "dvd", "pdf"}
+
+
+def _pieces(name: str) -> list[str]:
+    """Split snake_case, camelCase and digits; acronyms stay together."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", re.sub(r"[\W_]+", " ", name))
+    return [piece for piece in re.sub(r"(?<=[a-z]{3})(?=\d)", " ", spaced).split() if piece]
+
+
+@lru_cache(maxsize=50_000)
+def phrase(name: str) -> str:
+    """Say an identifier as words: ``Num_of_Ticket`` → ``number of tickets``, ``StuID`` → ``student ID``."""
+    pieces = _pieces(name)
+    if not pieces:
+        return name
+    shouted = name.upper() == name and (len(pieces) > 1 or len(name) > 4)
+    words: list[str] = []
+    for piece in pieces:
+        low = piece.lower()
+        if low in _ACRONYMS or (piece.isupper() and 2 <= len(piece) <= 4 and not shouted and low not in ABBREVIATIONS):
+            words.append(piece.upper())
+        else:
+            words.extend(ABBREVIATIONS.get(low, low).split())
+    # "Pay_per_view_PPV": the acronym says nothing that was not said.
+    last = words[-1].lower() if words else ""
+    if len(words) > 2 and words[-1].isupper() and "".join(word[0] for word in words[:-1]).lower() == last:
+        words.pop()
+    if len(words) > 1 and words[-1] in ("millions", "thousands", "billions", "percent", "meters", "minutes", "km"):
+        words.insert(-1, "in")
+    if len(words) > 1 and words[-1] == "m" and words[-2].endswith("s"):
+        words[-1:] = ["in", "millions"]
+    if len(words) > 1 and words[-1] in ("old", "new"):
+        words.insert(0, words.pop())
+    if len(words) == 2 and words[1] == "count":
+        words = ["number", "of", plural(words[0])]
+    if len(words) > 1 and words[0] == "number" and words[1] != "of" and is_plural(words[-1]):
+        words.insert(1, "of")
+    if len(words) > 2 and words[:2] == ["number", "of"] and not is_plural(words[-1]):
+        words[-1] = plural(words[-1])
+    if len(words) > 1 and words[0] == "if":
+        words.pop(0)
+    said = " ".join(words) or name
+    return PHRASES.get(said.lower(), said)
+
+
+def is_plural(word: str) -> bool:
+    """Whether a noun's form is its plural."""
+    low = word.lower()
+    if low in _SINGULAR or low in UNCOUNTABLE:
+        return True
+    return len(low) > 3 and low.endswith("s") and not low.endswith(("ss", "us", "is")) and low not in _SINGULAR_IN_S
+
+
+def _like(word: str, form: str) -> str:
+    return form.capitalize() if word[:1].isupper() and word[1:].islower() else form
+
+
+def plural(word: str) -> str:
+    """Form a noun's plural; a noun that is plural already, or has none, comes back as it is."""
+    low = word.lower()
+    if low in _IRREGULAR:
+        return _like(word, _IRREGULAR[low])
+    if low in UNCOUNTABLE or low in _SINGULAR or is_plural(word):
+        return word
+    if word.isupper():
+        return word + "s"
+    if re.search(r"[^aeiou]y$", low):
+        return word[:-1] + "ies"
+    if low.endswith(("s", "x", "z", "ch", "sh")):
+        return word + "es"
+    return word + "s"
+
+
+def singular(word: str) -> str:
+    """Form a noun's singular."""
+    low = word.lower()
+    if low in _SINGULAR:
+        return _like(word, _SINGULAR[low])
+    if low in UNCOUNTABLE or not is_plural(word):
+        return word
+    if low.endswith("ies") and len(low) > 4:
+        return word[:-3] + "y"
+    if low.endswith(("sses", "xes", "zes", "ches", "shes", "uses")) and low not in ("houses", "causes", "clauses"):
+        return word[:-2]
+    return word[:-1]
+
+
+# A phrase's head stands before the first of these: "number of staff" → numbers of staff.
+_HEAD_ENDS = re.compile(r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played) |[ ,]*[(,]")
+
+
+def plural_phrase(said: str) -> str:
+    """Form a noun phrase's plural at its head."""
+    match = _HEAD_ENDS.search(said + " ")
+    head, rest = (said[: match.start()], said[match.start() :]) if match and match.start() else (said, "")
+    words = head.split(" ")
+    words[-1] = plural(words[-1])
+    return " ".join(words) + rest
+
+
+def singular_phrase(said: str) -> str:
+    """Form a noun phrase's singular at its head."""
+    match = _HEAD_ENDS.search(said + " ")
+    head, rest = (said[: match.start()], said[match.start() :]) if match and match.start() else (said, "")
+    words = head.split(" ")
+    words[-1] = singular(words[-1])
+    return " ".join(words) + rest
+
+
+def article(said: str) -> str:
+    """Choose ``a`` or ``an`` for what follows."""
+    first = said.lstrip("'\"").split(" ")[0]
+    if first.isupper() and 2 <= len(first) <= 4:
+        return "an" if first[0] in "AEFHILMNORSX" else "a"
+    low = first.lower()
+    if low.startswith(("uni", "use", "usu", "eu", "one", "once", "ur")) and not low.startswith(("unin", "unim", "urb")):
+        return "a"
+    if low.startswith(("hour", "honest", "honor", "heir", "8", "11", "18")):
+        return "an"
+    return "an" if low[:1] in "aeiou" else "a"
+
+
+def listed(parts: list[str], conjunction: str = "and") -> str:
+    """Join phrases as a list is said: ``a, b and c``."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} {conjunction} {parts[-1]}"
+
+
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def spoken_number(number: int) -> str:
+    """Say a small whole number in words."""
+    return _NUMBER_WORDS[number] if 0 <= number <= 10 else str(number)
+
+
+@lru_cache(maxsize=100_000)
+def stem(word: str) -> str:
+    """Cut a word to what its inflected forms share; crude, for matching only."""
+    low = singular(word.lower())
+    for ending in (
+        "ations",
+        "ation",
+        "ities",
+        "ity",
+        "ings",
+        "ing",
+        "ment",
+        "ies",
+        "ied",
+        "ed",
+        "es",
+        "al",
+        "ly",
+        "or",
+        "er",
+    ):
+        if low.endswith(ending) and len(low) - len(ending) >= 4:
+            low = low[: -len(ending)]
+            break
+    return low.rstrip("e") if len(low) > 4 else low
+
+
+def stems(text: str) -> set[str]:
+    """The stems of a text's words; an identifier in it counts by its parts."""
+    return {stem(word) for piece in re.findall(r"\w+", text) for word in phrase(piece).split() + [piece]}
