@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+
+from tutelage.core.batches import PADDING
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.multilabel.data import datamodule as module
+from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.source import Batch, Boxes, SkippedImage
+from tutelage.multilabel.data.table import Table
+from tutelage.multilabel.data.transforms import Augment
+
+AUGMENT = Augment(flip=True, cutout=0.5, rand_augment_ops=1)
+CROP = Augment(crop_scale=(0.3, 1.0), flip=True)
+
+
+class Drawn:
+    """A source of noise in the smallest form: what another data set has to be."""
+
+    label_names, fingerprint = ("a", "b"), "drawn"
+    targets_NK = np.array([[i % 2, -(i % 3 == 0)] for i in range(11)], dtype=np.int8)
+
+    def __init__(self, *, bad: int | None = None) -> None:
+        self.bad, self.notes, self.ids = bad, {"selection": "held-out"}, [f"s{i}" for i in range(11)]
+
+    def split(self, name: str) -> "Drawn":
+        return self
+
+    def image(self, index: int) -> torch.Tensor:
+        if index == self.bad:
+            raise SkippedImage(f"s{index}.jpg: truncated")
+        return torch.randint(
+            256, (3, 20 + index, 30), generator=torch.Generator().manual_seed(index), dtype=torch.uint8
+        )
+
+    def boxes(self, index: int) -> Boxes | None:
+        return None
+
+
+def data(source=None, *, augment: Augment = AUGMENT, seed: int = 1, **loading) -> MultilabelDataModule:
+    chosen = Loading(**{"resolution": 16, "batch_size": 4, **loading})
+    return MultilabelDataModule(source or Drawn(), augment=augment, loading=chosen, seed=seed)
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_evaluation_counts_each_sample_once_in_order() -> None:
+    batches = list(data().test_dataloader())
+    assert torch.cat([b.index_B for b in batches]).tolist() == list(range(11))
+    assert torch.equal(torch.cat([b.target_BK for b in batches]), torch.from_numpy(Drawn.targets_NK))
+    assert batches[0].images_BCHW.shape == (4, 3, 16, 16)
+    assert batches[0].images_BCHW.dtype == torch.uint8
+    assert batches[0].target_BK.dtype == torch.int8
+    expected = data().evaluation_images("test", [0, 1, 2, 3])
+    assert torch.equal(batches[0].images_BCHW, expected)
+
+
+def test_training_batches_follow_seed_and_epoch() -> None:
+    loader = data().train_dataloader()
+    first, second = list(loader), list(loader)
+    assert len(first) == 2  # 3 of 11 samples wait
+    assert not same(first, second)
+    again = data().train_dataloader()
+    assert same(list(again), first)
+    assert same(list(again), second)
+    assert not same(list(data(seed=2).train_dataloader()), first)
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, CROP])
+@pytest.mark.parametrize("loading", [{"workers": 2}, {"cache": "memory"}, {"cache": "memory", "workers": 2}])
+def test_workers_and_cache_change_no_bit(augment: Augment, loading: dict) -> None:
+    plain = data(augment=augment)
+    other = data(augment=augment, **loading)
+    assert same(list(other.train_dataloader()), list(plain.train_dataloader()))
+    assert same(list(other.val_dataloader()), list(plain.val_dataloader()))
+
+
+def test_device_cache_needs_no_workers() -> None:
+    cached = data(cache="device", workers=3)
+    assert cached.val_dataloader().num_workers == 0
+    assert same(list(cached.val_dataloader()), list(data().val_dataloader()))
+
+
+def test_resume_inside_an_epoch_goes_on_with_the_next_batch() -> None:
+    whole = data().train_dataloader()
+    expected = list(whole) + list(whole)
+    for stop in range(1, 4):
+        loader, seen = data().train_dataloader(), []
+        while len(seen) < stop:
+            for batch in loader:
+                seen.append(batch)
+                if len(seen) == stop:
+                    break
+        resumed = data().train_dataloader()
+        resumed.load_state_dict(loader.state_dict())
+        while len(seen) < 4:
+            seen.extend(resumed)
+        assert same(seen, expected)
+
+
+@pytest.mark.parametrize("loading", [{}, {"cache": "memory"}])
+def test_skipped_picture_is_a_row_that_counts_nowhere(loading: dict) -> None:
+    with pytest.warns(UserWarning, match=r"passed over: s2\.jpg: truncated"):
+        batches = list(data(Drawn(bad=2), **loading).test_dataloader())
+    assert torch.cat([b.index_B for b in batches]).tolist() == [0, 1, PADDING, *range(3, 11)]
+    assert batches[0].target_BK[2].tolist() == [-1, -1]
+    assert not batches[0].images_BCHW[2].any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_picture_ends_the_run_with_its_name(table_root: Path, workers: int) -> None:
+    source = Table(root=table_root, selection="test")
+    name = source.split("test").ids[3]
+    (table_root / name).write_bytes(b"no picture")
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    with pytest.raises(DataError, match=rf"{name}: not a picture"):
+        trainer.test(Nothing(), data(source, workers=workers), verbose=False)
+
+
+class Nothing(lightning.LightningModule):
+    def test_step(self, batch: Batch) -> None:
+        assert batch.index_B.min() >= 0
+
+
+def test_cache_that_does_not_fit_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "sysconf", lambda name: 100)  # 10 kB in all
+    with pytest.raises(ConfigError, match=r"data\.cache: the pictures need about .* GB of 0\.0 GB"):
+        data(cache="memory").test_dataloader()
+
+
+@pytest.mark.parametrize(("key", "value"), [("resolution", 0), ("batch_size", 0), ("workers", -1)])
+def test_values_that_cannot_work(key: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.{key}"):
+        data(**{key: value})
