@@ -1,0 +1,144 @@
+"""What the prompt templates are filled with: the part of the database that a request is about, and shapes to follow."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tutelage.text2sql.database.catalog import Catalog, Table
+from tutelage.text2sql.explore.knowledge import ColumnMeaning, JoinShape, Knowledge, Skeleton
+from tutelage.text2sql.explore.pair import OPERATORS, Operator, Pair, Walk
+
+_MAX_COLUMNS = 24  # of a table; the walk's own come first
+_MAX_TABLES = 6
+_MAX_VALUE = 60  # characters
+
+MEANINGS: Mapping[Operator, str] = {
+    "filter": "a condition on rows (WHERE)",
+    "join": "something of another table (JOIN … ON)",
+    "aggregate": "a count, sum, average, minimum or maximum instead of the rows themselves",
+    "group": "one row for each value of something (GROUP BY)",
+    "having": "a condition on groups (HAVING)",
+    "order": "an order of the rows (ORDER BY)",
+    "limit": "only the first rows in that order (LIMIT)",
+    "nesting": "a condition that needs a query of its own (a subquery)",
+    "set_operation": "a second query whose rows are added, shared or taken away (UNION, INTERSECT, EXCEPT)",
+    "cte": "a named step of its own before the query (WITH)",
+    "window": "a rank, running total or comparison with other rows (a window function)",
+}
+# What an operator stands on.
+_NEEDS: Mapping[str, str] = {"group": "aggregate", "having": "group", "limit": "order"}
+# A query inside a query has clauses of its own.
+BRINGS_A_QUERY = frozenset({"nesting", "set_operation", "cte"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A mined skeleton, and the operator that it adds."""
+
+    operator: str
+    text: str
+
+
+class Templates:
+    """The templates in ``prompts/``, one a stage."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("tutelage.text2sql.explore.synthesizers", "prompts"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
+        )
+
+    def fill(self, name: str, values: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Make the messages of a request."""
+        text = self._environment.get_template(f"{name}.jinja").render(values)
+        return [{"role": "user", "content": text.strip()}]
+
+
+class Sight:
+    """The part of a database that a request shows."""
+
+    def __init__(self, catalog: Catalog, knowledge: Knowledge) -> None:
+        self._catalog = catalog
+        self._joins = knowledge.joins
+        self._skeletons = knowledge.skeletons
+        self._meanings = {(meaning.table, meaning.column): meaning for meaning in knowledge.columns}
+
+    def of_walk(self, walk: Walk) -> list[dict[str, Any]]:
+        """Show the walk's columns and their tables' keys."""
+        return [self._show(self._catalog.table(name), self._columns(walk, name), limit=0) for name in walk.tables]
+
+    def around(self, parent: Pair, walk: Walk) -> list[dict[str, Any]]:
+        """Show the tables of a pair, those of its walk, and what can be joined to them."""
+        names = dict.fromkeys((*parent.tables, *walk.tables))
+        for join in self._joins:
+            tables = _tables(join)
+            if names.keys() & tables:
+                names |= dict.fromkeys(sorted(tables))
+        chosen = list(names)[:_MAX_TABLES]
+        return [self._show(self._catalog.table(name), self._columns(walk, name), limit=_MAX_COLUMNS) for name in chosen]
+
+    def joins(self, shown: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Write how the shown tables are joined."""
+        names = {table["name"] for table in shown}
+        return [
+            " AND ".join(f"{a[0]}.{a[1]} = {b[0]}.{b[1]}" for a, b in join.on)
+            for join in self._joins
+            if _tables(join) <= names
+        ]
+
+    def next_operators(self, parent: Pair, shown: Sequence[Mapping[str, Any]]) -> list[Operator]:
+        """Name the operators that can be added to a pair."""
+        impossible = {*parent.operators} if self.joins(shown) else {*parent.operators, "join"}
+        impossible |= {operator for operator, need in _NEEDS.items() if need not in parent.operators}
+        return [operator for operator in OPERATORS if operator not in impossible]
+
+    def shapes(self, parent: Pair, operators: Collection[str]) -> list[Skeleton]:
+        """Return the mined shapes that have a pair's operators and one of these besides, most frequent first."""
+        wanted = [frozenset((*parent.operators, operator)) for operator in operators]
+        return [skeleton for skeleton in self._skeletons if frozenset(skeleton.operators) in wanted]
+
+    def _columns(self, walk: Walk, table: str) -> list[str]:
+        return [column for of_table, column in walk.columns if of_table == table]
+
+    def _show(self, table: Table, first: Sequence[str], *, limit: int) -> dict[str, Any]:
+        """Show a table: these columns, its keys, and others up to the limit."""
+        keys = {*table.primary_key, *(name for key in table.foreign_keys for name in key.columns)}
+        chosen = {*first, *keys}
+        for column in table.columns:
+            if len(chosen) >= limit:
+                break
+            chosen.add(column.name)
+        return {
+            "name": table.name,
+            "comment": table.comment,
+            "num_rows": table.num_rows,
+            "columns": [
+                {
+                    "name": column.name,
+                    "type": column.type,
+                    "key": column.name in table.primary_key,
+                    **self._say(self._meanings.get((table.name, column.name))),
+                }
+                for column in table.columns
+                if column.name in chosen
+            ],
+        }
+
+    def _say(self, meaning: ColumnMeaning | None) -> dict[str, Any]:
+        if meaning is None:
+            return {"meaning": "", "unit": "", "values": [], "value_description": ""}
+        return {
+            "meaning": meaning.description or meaning.name,
+            "unit": meaning.unit or "",
+            "values": [repr(value) for value in meaning.values if len(str(value)) <= _MAX_VALUE],
+            "value_description": meaning.value_description,
+        }
+
+
+def _tables(join: JoinShape) -> set[str]:
+    return {table for side in join.on for table, _ in side}
