@@ -18,7 +18,7 @@ from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.packing import Sample
 from tutelage.text2sql.language_model import LanguageModel, Pretrained, load
-from tutelage.text2sql.module import Text2SqlModule, explain_memory
+from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.tiny import Tiny
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)  # dropout: resuming must restore the random numbers, too
@@ -186,9 +186,10 @@ def test_training_learns(tmp_path: Path) -> None:
     assert losses[1] < 0.5
 
 
-def test_out_of_memory_says_what_to_lower() -> None:
-    def too_much() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
+    class TooMuch(Callback):
+        def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
 
     with pytest.raises(RunError, match=r"Lower data\.batch_size"):
-        explain_memory(too_much)
+        fit(tmp_path, Full(), callbacks=[TooMuch(), OutOfMemory()])

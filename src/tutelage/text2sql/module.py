@@ -1,10 +1,11 @@
 """Supervised fine-tuning as a Lightning module: it only wires."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
@@ -84,13 +85,10 @@ class Text2SqlModule(LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
 
-def explain_memory(run: Callable[[], Any]) -> Any:
-    """Run something; where a device's memory is not enough, say what to lower.
+class OutOfMemory(Callback):
+    """Where a device's memory is not enough, says what to lower."""
 
-    Raises:
-        RunError: Out of memory.
-    """
-    try:
-        return run()
-    except torch.OutOfMemoryError as error:
-        raise RunError("train", f"out of memory ({str(error).splitlines()[0]})", OUT_OF_MEMORY) from error
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, torch.OutOfMemoryError):
+            what = f"out of memory ({str(exception).splitlines()[0]})"
+            raise RunError("train", what, OUT_OF_MEMORY) from exception

@@ -1,0 +1,110 @@
+"""What a model is trained on: questions that people wrote, or these and explored pairs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from tutelage.core.errors import ConfigError
+from tutelage.core.randomness import generator
+from tutelage.text2sql.data.examples import Example
+
+NO_SEEDS = "take method=db_explore, which needs none, or data with training questions"
+
+
+class Method(ABC):
+    """Chooses the training examples."""
+
+    explores: ClassVar[bool]  # whether it needs explored pairs
+
+    @abstractmethod
+    def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
+        """Return the examples of an epoch, in stages that are gone through in order.
+
+        Raises:
+            ConfigError: There is nothing to train on.
+        """
+
+
+class Sft(Method):
+    """Trains on the seed questions alone: what DB-Explore is compared with."""
+
+    explores = False
+
+    def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
+        if not seeds:
+            raise ConfigError("method", "sft trains on seed questions, and this data has none", NO_SEEDS)
+        return [list(seeds)]
+
+
+class DbExplore(Method):
+    """Trains on seeds and on pairs explored in databases (DB-Explore, arXiv 2503.04959; the mixture is ours)."""
+
+    explores = True
+
+    def __init__(
+        self,
+        *,
+        seed_share: float | None = None,
+        max_pairs: int | None = None,
+        max_level: int | None = None,
+        curriculum: bool = False,
+        held_out: float = 0.1,
+        held_out_size: int = 200,
+        val_share: float = 0.05,
+    ) -> None:
+        """Choose the mixture.
+
+        Args:
+            seed_share: The part of the examples that are seeds, in [0, 1]; no example is used twice, so the side of
+                which there is too much is thinned out. None uses all of both.
+            max_pairs: The most explored pairs, drawn evenly; None for all.
+            max_level: The highest level of explored pairs, which have one operator a level from 2 on; None for all.
+            curriculum: Go through each epoch level by level; seeds are spread evenly over the levels.
+            held_out: The part of explored query templates that is never trained on, to score on.
+            held_out_size: The most held-out pairs that are scored.
+            val_share: The part of explored templates that picks the checkpoint where the data has no validation
+                questions.
+        """
+        if seed_share is not None and not 0 <= seed_share <= 1:
+            raise ConfigError("method.seed_share", f"{seed_share} is no share", "give a number in [0, 1], or null")
+        for key, share in (("held_out", held_out), ("val_share", val_share)):
+            if not 0 <= share < 0.5:
+                raise ConfigError(
+                    f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)"
+                )
+        self.seed_share, self.max_pairs, self.max_level = seed_share, max_pairs, max_level
+        self.curriculum = curriculum
+        self.held_out, self.held_out_size, self.val_share = held_out, held_out_size, val_share
+
+    def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
+        pairs = [pair for pair in explored if self.max_level is None or pair.level <= self.max_level]
+        pairs = thin(pairs, self.max_pairs, "explored", seed=seed)
+        kept = list(seeds)
+        if self.seed_share is not None:
+            share = self.seed_share
+            if share and not seeds:
+                raise ConfigError("method.seed_share", f"{share} of no seeds", "give 0 or null: this data has none")
+            limits = [len(side) / part for side, part in ((kept, share), (pairs, 1 - share)) if part]
+            total = min(limits)
+            kept = thin(kept, round(total * share), "seeds", seed=seed)
+            pairs = thin(pairs, round(total * (1 - share)), "explored", seed=seed)
+        if not kept and not pairs:
+            raise ConfigError("method", "neither seeds nor explored pairs are left to train on", "loosen its limits")
+        if not self.curriculum:
+            return [kept + pairs]
+        levels = sorted({pair.level for pair in pairs})
+        spread = [list(part) for part in np.array_split(np.array(kept, dtype=object), max(1, len(levels)))]
+        return [
+            part + [pair for pair in pairs if pair.level == level]
+            for level, part in zip(levels or [0], spread, strict=True)
+        ]
+
+
+def thin(examples: Sequence[Example], most: int | None, *key: str, seed: int) -> list[Example]:
+    """Draw at most so many examples, in their order: a function of the seed."""
+    if most is None or len(examples) <= most:
+        return list(examples)
+    chosen = np.sort(generator(seed, "thin", *key).permutation(len(examples))[:most])
+    return [examples[index] for index in chosen]

@@ -1,0 +1,80 @@
+"""What a run ends with: a table in the terminal, and a page that needs nothing else."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core import results
+from tutelage.core.task import Metrics
+
+MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
+SCORES = {"ex": "people's questions", "ex_explored": "held-out explored questions"}
+PROTOCOL = (
+    "EX: share of questions whose query gives the gold query's result on the databases at hand, in percent, with its "
+    "95 % interval (Wilson). Held-out explored questions share no query template with what was trained on."
+)
+
+
+def summary(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Return the scores of each model: column names, and a row a model."""
+    shown = [name for name in SCORES if f"test/{name}" in metrics]
+    rows = []
+    for prefix, model in MODELS.items():
+        cells = [_cell(metrics, f"{prefix}test/{name}") for name in shown]
+        if any(cells):
+            rows.append([model, *cells])
+    return ["EX", *(f"{SCORES[name]} ({metrics[f'test/{name}_count']})" for name in shown)], rows
+
+
+def _cell(metrics: Metrics, name: str) -> str:
+    if name not in metrics:
+        return ""
+    return f"{metrics[name]:.1f} [{metrics[f'{name}_low']:.1f}, {metrics[f'{name}_high']:.1f}]"
+
+
+def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
+    """Print what a person looks for first."""
+    columns, rows = summary(metrics)
+    trained = f"Trained on {notes['seeds']} seed questions and {notes['explored_pairs']} explored pairs."
+    caption = f"{trained} Explored: {notes['explored_in']}.\n{folder}/report.html"
+    results.print_table(_title(cfg), columns, rows, caption=caption)
+
+
+def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
+    """Write the self-contained report.html."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql", "."), autoescape=True)
+    columns, rows = summary(metrics)
+    with (folder / "items.csv").open(newline="", encoding="utf-8") as file:
+        items = list(csv.DictReader(file))
+    page = environment.get_template("report.html.jinja").render(
+        title=_title(cfg),
+        columns=columns,
+        rows=rows,
+        protocol=PROTOCOL,
+        groups=groups(items),
+        wrong=[item for item in items if item["right"] == "0"][:100],
+        notes=notes,
+        metrics=metrics,
+        config=OmegaConf.to_yaml(cfg, resolve=True),
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def groups(items: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
+    """Count right answers by difficulty (people's questions) and level (explored ones): name, count, percent."""
+    found: dict[str, list[int]] = {}
+    for item in items:
+        if item["right"]:
+            name = f"explored, level {item['level']}" if item["source"] == "explored" else item["difficulty"] or "all"
+            found.setdefault(name, []).append(int(item["right"]))
+    return [(name, len(rights), 100 * sum(rights) / len(rights)) for name, rights in sorted(found.items())]
+
+
+def _title(cfg: DictConfig) -> str:
+    names = [str(cfg[key]._target_).rsplit(".", 1)[1] for key in ("method", "data", "adapter")]
+    path = cfg.model.get("path")
+    return f"{names[0]} on {names[1]}, {path or 'tiny model'} ({names[2]})"

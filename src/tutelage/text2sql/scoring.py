@@ -1,0 +1,78 @@
+"""Whether answers give what the gold queries give: the score of validation, and of a run's end.
+
+This is execution accuracy on the databases at hand (`evaluation/execution.py`). Published protocols, with test
+suites or official quirks, are `evaluate.py`'s.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.evaluation.execution import execution_match, orders_rows
+
+LIMITS = Limits(seconds=30.0, rows=1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One scored question.
+
+    Attributes:
+        example: The question.
+        sql: The model's query; empty for none.
+        right: Whether its result is the gold's; None where the gold itself does not run, which counts nowhere.
+        status: How running it ended, in the executor's words.
+        error: What the database said.
+    """
+
+    example: Example
+    sql: str
+    right: bool | None
+    status: str
+    error: str
+
+
+class Scorer:
+    """Compares results; each gold query is run once."""
+
+    def __init__(self, databases: Mapping[str, Path], *, executor: Executor) -> None:
+        self.databases, self.executor = databases, executor
+        self._gold: dict[str, Result] = {}
+
+    def score(self, examples: Sequence[Example], queries: Sequence[str]) -> list[Item]:
+        """Run gold and predicted queries, and compare their results."""
+        items = []
+        for example, sql in zip(examples, queries, strict=True):
+            assert example.sql is not None, "a question without a gold query cannot be scored"
+            path = self.databases[example.db_id]
+            if example.id not in self._gold:
+                self._gold[example.id] = self.executor.run(path, example.sql)
+            gold, found = self._gold[example.id], self.executor.run(path, sql)
+            right = None if gold.status != "ok" else execution_match(gold, found, ordered=orders_rows(example.sql))
+            items.append(Item(example, sql, right, found.status, found.error))
+        return items
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A share of right answers, in percent, with its 95 % interval (Wilson's, which holds near 0 and 100, too)."""
+
+    percent: float
+    low: float
+    high: float
+    count: int
+
+
+def accuracy(items: Iterable[Item]) -> Accuracy:
+    """Count right answers; a question whose gold does not run is left out."""
+    rights = [item.right for item in items if item.right is not None]
+    n = len(rights)
+    if n == 0:
+        return Accuracy(math.nan, math.nan, math.nan, 0)
+    z, share = 1.959964, sum(rights) / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Accuracy(100 * share, 100 * max(0.0, middle - half), 100 * min(1.0, middle + half), n)

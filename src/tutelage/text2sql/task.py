@@ -1,0 +1,330 @@
+"""The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core.build import build, split
+from tutelage.core.errors import ConfigError
+from tutelage.core.optim import Optim
+from tutelage.core.results import read_json
+from tutelage.core.task import Metrics, Task
+from tutelage.text2sql import report, seed_only
+from tutelage.text2sql.adapters import Adapter, Full
+from tutelage.text2sql.corpus import WHICH, Choice, Corpus, assemble, explore_all
+from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.data.explored import example_of
+from tutelage.text2sql.data.packing import Sample
+from tutelage.text2sql.data.questions import Questions
+from tutelage.text2sql.database.executor import Executor
+from tutelage.text2sql.explore.pair import read_pairs
+from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
+from tutelage.text2sql.inference.generate import TransformersEngine
+from tutelage.text2sql.language_model import LanguageModel, Pretrained, load, merge
+from tutelage.text2sql.methods import Method
+from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
+from tutelage.text2sql.prompts import Prompt, answer_text
+from tutelage.text2sql.prompts.chat import check_template, end_token
+from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
+from tutelage.text2sql.throughput import Throughput
+from tutelage.text2sql.tiny import Tiny
+
+MODEL = "model"  # of a run's folder: what transformers or peft loads
+MERGED = "merged"
+
+
+class Text2SqlTask(Task):
+    """Supervised fine-tuning of a language model on questions about databases."""
+
+    monitor = "val/ex"
+    mode = "max"
+    headline = ("test/ex", "test/ex_explored", "base/test/ex", "sft/test/ex", "time/train_s")
+    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": Loading}
+
+    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
+        super().__init__(cfg=cfg, folder=folder)
+        self.loading, source_node = split(cfg.data, Loading, where="data")
+        self.source: Questions = build(source_node, where="data")
+        self.model_spec: Pretrained | Tiny = build(cfg.model, where="model")
+        self.adapter: Adapter = build(cfg.adapter, where="adapter")
+        self.method: Method = build(cfg.method, where="method")
+        self.prompt: Prompt = build(cfg.prompt, where="prompt")
+        self.inference: Inference = build(cfg.inference, where="inference")
+        settings = OmegaConf.to_container(cfg.explore, resolve=True)
+        assert isinstance(settings, dict)
+        self.choice, self.explore_settings = split({str(k): v for k, v in settings.items()}, Choice, where="explore")
+
+    def check(self) -> None:
+        self.adapter.check()
+        if self.method.explores and self.source.explored is None:
+            self.choice.of(self.source)
+        if not self.method.explores:
+            self.method.stages(self.source.split("train"), [], seed=0)
+        if isinstance(self.model_spec, Tiny):
+            context = self.model_spec.context
+        else:
+            context = self.model_spec.config().get_text_config().max_position_embeddings
+            check_template(self.model_spec.tokenizer(), self.prompt.template)
+        if self.loading.max_length > context:
+            raise ConfigError(
+                "data.max_length",
+                f"{self.loading.max_length} tokens, but the model attends to {context} at most",
+                f"give {context} or less",
+            )
+
+    def prepare(self) -> None:
+        tokenizer = self.pretrained.tokenizer()
+        context = self.pretrained.config().get_text_config().max_position_embeddings
+        # Prompts that do not fit are found now, and not after training.
+        self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=context)
+        if self.cfg.report.base and self.method.explores and self.source.split("train"):
+            seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+
+    # ---- inputs: each is made once, and found in the store by every other process -------------------------------
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        explored: list[Example] = []
+        explored_in = WHICH[self.choice.split]
+        if self.method.explores:
+            if self.source.explored is not None:
+                explored = [example_of(pair) for pair in read_pairs(self.source.explored)]
+                explored_in = f"what {self.source.explored.name} holds"
+            else:
+                explored = explore_all(
+                    self.source,
+                    self.choice.of(self.source),
+                    settings=self.explore_settings,
+                    seed=self.cfg.seed,
+                    store=self.store,
+                )
+        return assemble(self.source, self.method, explored=explored, explored_in=explored_in, seed=self.cfg.seed)
+
+    @cached_property
+    def pretrained(self) -> Pretrained:
+        if isinstance(self.model_spec, Pretrained):
+            return self.model_spec
+        trained = [example for stage in self.corpus.stages for example in stage]
+        # A schema is written once a database, or it would drown the questions.
+        of_database = {example.db_id: example for example in reversed(trained)}
+        texts = [
+            message["content"]
+            for db_id, example in of_database.items()
+            for message in self.prompt.messages(example, self.source.catalog(db_id), matches={})
+        ]
+        for example in trained:
+            assert example.sql is not None
+            texts += [example.question, answer_text(example.sql)]
+        folder = self.model_spec.folder(self.store, texts=texts, seed=self.cfg.seed)
+        return Pretrained(str(folder))
+
+    def base(self, saved: Path) -> Pretrained:
+        """Name the model that a saved adapter belongs to; a model that was saved whole needs none."""
+        if isinstance(self.model_spec, Pretrained):
+            return self.model_spec
+        config = saved / "adapter_config.json"
+        return Pretrained(read_json(config)["base_model_name_or_path"] if config.is_file() else str(saved))
+
+    @cached_property
+    def executor(self) -> Executor:
+        return Executor(workers=1, limits=LIMITS)
+
+    @cached_property
+    def answerer(self) -> Answerer:
+        return Answerer(
+            self.source, prompt=self.prompt, inference=self.inference, executor=self.executor, store=self.store
+        )
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return Scorer(self.source.databases, executor=self.executor)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def datamodule(self) -> Text2SqlDataModule:
+        return Text2SqlDataModule(
+            train=self.corpus.stages,
+            val=self.corpus.val,
+            encode=self._encoder(),
+            loading=self.loading,
+            val_batch_size=self.inference.batch_size,
+            seed=self.cfg.seed,
+            folder=self.folder,
+        )
+
+    def module(self, datamodule: LightningDataModule) -> Text2SqlModule:
+        assert isinstance(datamodule, Text2SqlDataModule)
+        optim: Optim = build(self.cfg.optim, where="optim")
+        asking = Answerer(
+            self.source,
+            prompt=self.prompt,
+            inference=self.inference.greedy(),
+            executor=self.executor,
+            store=self.store,
+        )
+
+        def validation(model: LanguageModel, indices: list[int]) -> list[bool]:
+            examples = [datamodule.val[index] for index in indices]
+            answers = asking.answer(self.engine(model), model.tokenizer, examples)
+            return [bool(item.right) for item in self.scorer.score(examples, [answer.sql for answer in answers])]
+
+        return Text2SqlModule(self.language_model(), optim=optim, validation=validation)
+
+    def callbacks(self) -> list[Callback]:
+        return [Throughput(every_n_steps=self.cfg.trainer.log_every_n_steps), OutOfMemory()]
+
+    def language_model(self) -> LanguageModel:
+        """Load the model as it starts into training."""
+        return load(self.pretrained, adapter=self.adapter, seed=self.cfg.seed)
+
+    def engine(self, model: LanguageModel) -> TransformersEngine:
+        """Let a model answer."""
+        end = end_token(model.tokenizer, self.prompt.template)
+        return TransformersEngine(model, end_token=end, seed=self.cfg.seed)
+
+    def load(self, module: LightningModule, checkpoint: Path) -> None:
+        assert isinstance(module, Text2SqlModule)
+        if module.sharded:
+            # Answering needs neither gradients nor an optimiser, so one device holds what training had to spread.
+            module.model, module.sharded = self.language_model(), False
+        super().load(module, checkpoint)
+
+    # ---- scores -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
+        assert isinstance(module, Text2SqlModule)
+        device = trainer.strategy.root_device
+        module.model.to(device)
+        metrics, answers, items = self._test(trainer, module.model)
+        if trainer.is_global_zero:
+            write_predictions(self.folder / "predictions.jsonl", answers)
+            write_items(self.folder / "items.csv", items)
+            module.model.save(self.folder / MODEL)
+            if self.cfg.report.merge and module.model.adapted:
+                merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
+        if self.cfg.report.base:
+            module.model.cpu()
+            base = load(self.pretrained, adapter=Full(), seed=self.cfg.seed).to(device)
+            metrics |= {f"base/{name}": value for name, value in self._test(trainer, base)[0].items()}
+            if self.method.explores and self.source.split("train"):
+                metrics |= {
+                    f"sft/{name}": value for name, value in self._test(trainer, self._seed_only().to(device))[0].items()
+                }
+        return metrics
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "data": {"fingerprint": self.source.fingerprint, **self.source.notes},
+            "corpus": self.corpus.notes,
+            "model": self.pretrained.path,
+        }
+
+    def report(self, metrics: Metrics) -> None:
+        report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
+        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, notes=self.corpus.notes)
+
+    def _test(self, trainer: Trainer, model: LanguageModel) -> tuple[Metrics, list[Answer], list[Item]]:
+        """Answer and score the test questions and the held-out explored ones; each rank takes its share."""
+        metrics: Metrics = {}
+        all_answers: list[Answer] = []
+        all_items: list[Item] = []
+        for name, examples in (("ex", self.corpus.test), ("ex_explored", self.corpus.held_out)):
+            if not examples:
+                continue
+            mine = examples[trainer.global_rank :: trainer.world_size]
+            answers = self.answerer.answer(self.engine(model), model.tokenizer, mine)
+            items = self.scorer.score(mine, [answer.sql for answer in answers])
+            answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
+            found = accuracy(items)
+            metrics |= {
+                f"test/{name}": found.percent,
+                f"test/{name}_low": found.low,
+                f"test/{name}_high": found.high,
+                f"test/{name}_count": found.count,
+            }
+            all_answers, all_items = all_answers + answers, all_items + items
+        return metrics, all_answers, all_items
+
+    def _seed_only(self) -> LanguageModel:
+        folder = seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+        return load_trained(self.pretrained, folder / MODEL)
+
+    def _encoder(self) -> Callable[[Example, tuple[int, int] | None], Sample]:
+        """Write examples as tokens; once each, where the prompt does not change from view to view."""
+        tokenizer = self.pretrained.tokenizer()
+        steady = not (self.prompt.shuffle_tables or self.prompt.drop_tables)
+        return Encoder(self.answerer, tokenizer, steady=steady)
+
+
+class Encoder:
+    """Examples to samples; also in loader processes."""
+
+    def __init__(self, answerer: Answerer, tokenizer: Any, *, steady: bool) -> None:
+        self.answerer, self.tokenizer, self.steady = answerer, tokenizer, steady
+        self._known: dict[str, Sample] = {}
+
+    def __call__(self, example: Example, view: tuple[int, int] | None) -> Sample:
+        if self.steady and example.id in self._known:
+            return self._known[example.id]
+        encoded = self.answerer.encode(self.tokenizer, example, view=None if self.steady else view)
+        sample = Sample(encoded.prompt_ids, encoded.answer_ids)
+        if self.steady:
+            self._known[example.id] = sample
+        return sample
+
+
+def load_trained(spec: Pretrained, folder: Path) -> LanguageModel:
+    """Load what a run saved: an adapter on its model, or a whole model."""
+    from peft import PeftModel
+
+    tokenizer = Pretrained(str(folder)).tokenizer() if (folder / "config.json").is_file() else spec.tokenizer()
+    if (folder / "adapter_config.json").is_file():
+        return LanguageModel(PeftModel.from_pretrained(spec.network(Full()), str(folder)), tokenizer)
+    return LanguageModel(replace(spec, path=str(folder)).network(Full()), tokenizer)
+
+
+def gather(mine: list[Any], world_size: int) -> list[Any]:
+    """Put the ranks' shares (every world-th item each) together again, on every rank."""
+    if world_size == 1:
+        return mine
+    shares: list[list[Any]] = [[] for _ in range(world_size)]
+    torch.distributed.all_gather_object(shares, mine)
+    whole: list[Any] = [None] * sum(map(len, shares))
+    for rank, share in enumerate(shares):
+        whole[rank::world_size] = share
+    return whole
+
+
+def write_items(path: Path, items: Sequence[Item]) -> None:
+    """Write a row a scored question."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(
+            ["id", "db_id", "source", "difficulty", "level", "right", "status", "question", "gold", "sql", "error"]
+        )
+        for item in items:
+            e = item.example
+            right = "" if item.right is None else int(item.right)
+            out.writerow(
+                [
+                    e.id,
+                    e.db_id,
+                    e.source,
+                    e.difficulty,
+                    e.level,
+                    right,
+                    item.status,
+                    e.question,
+                    e.sql,
+                    item.sql,
+                    item.error,
+                ]
+            )
