@@ -57,7 +57,7 @@ def exact_match(predicted: str, gold: Sql, *, schema: Schema, keys: KeyMap) -> M
     except SpiderSyntaxError:
         tree, parses = Sql(), False
     try:
-        ours, theirs = (_comparable(sql, keys) for sql in (tree, gold))
+        ours, theirs = (comparable(sql, keys) for sql in (tree, gold))
         failed = failed_parts(ours, theirs)
         if not failed and not _same_tables(ours, theirs):
             failed = ("tables",)
@@ -90,12 +90,12 @@ def key_map(entry: Mapping[str, Any]) -> dict[str, str]:
 def failed_parts(predicted: Sql, gold: Sql) -> tuple[str, ...]:
     """The names of the parts that differ, in the official order. Raises like the official comparison."""
     parts = {
-        "select": _same_bag(predicted.select, gold.select),
-        "select(no AGG)": _same_bag(*([item.expression for item in sql.select] for sql in (predicted, gold))),
-        "where": _same_bag(predicted.where[::2], gold.where[::2]),
-        "where(no OP)": _same_bag(*([_condition(item).left for item in sql.where[::2]] for sql in (predicted, gold))),
+        "select": same_bag(predicted.select, gold.select),
+        "select(no AGG)": same_bag(*([item.expression for item in sql.select] for sql in (predicted, gold))),
+        "where": same_bag(predicted.where[::2], gold.where[::2]),
+        "where(no OP)": same_bag(*([_condition(item).left for item in sql.where[::2]] for sql in (predicted, gold))),
         # Without the table: t1.name and t2.name are one here.
-        "group(no Having)": _same_bag(
+        "group(no Having)": same_bag(
             *([use.column.rpartition(".")[2] for use in sql.group_by] for sql in (predicted, gold))
         ),
         "group": _same_group(predicted, gold),
@@ -135,7 +135,8 @@ def keywords(sql: Sql) -> set[str]:
     return found
 
 
-def _same_bag(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+def same_bag(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    """Whether two lists have the same items, in any order."""
     rest = list(theirs)  # trees have no hash, and there are few
     for item in ours:
         if item not in rest:
@@ -181,7 +182,8 @@ def _condition(item: Condition | str) -> Condition:
 # ---- values aside, foreign keys as one, DISTINCT aside ------------------------------------------------------------
 
 
-def _comparable(sql: Sql, keys: KeyMap) -> Sql:
+def comparable(sql: Sql, keys: KeyMap) -> Sql:
+    """What is left of a query for the comparison."""
     return _with_one_name(
         _without_values(sql), keys, {unit.unit for unit in sql.from_units if isinstance(unit.unit, str)}
     )

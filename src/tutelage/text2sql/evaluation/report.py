@@ -1,0 +1,183 @@
+"""The files that a scoring leaves: scores.json, items.csv, and report.html for people."""
+
+import csv
+import difflib
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
+
+from tutelage.core.store import write_atomically
+from tutelage.text2sql.evaluation.outcome import Outcome, Preview
+from tutelage.text2sql.evaluation.score import Scores, SystemScore, as_json, versions
+
+_WORDS = re.compile(r"\s+|\w+|'[^']*'|\"[^\"]*\"|.", re.DOTALL)
+_LONGEST_CELL = 60
+_LONGEST_QUERY = 5_000
+
+
+def write_reports(scores: Scores, out: Path) -> None:
+    """Write everything into a folder; of two systems, each one's items go into a folder of its own name."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "scores.json", json.dumps(as_json(scores), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(out / "report.html", _html(scores))
+    if len(scores.systems) == 1:
+        write_atomically(out / "items.csv", items_csv(scores, scores.systems[0]))
+        return
+    for name, system in zip(system_names(scores), scores.systems, strict=True):
+        (out / name).mkdir(exist_ok=True)
+        write_atomically(out / name / "items.csv", items_csv(scores, system))
+
+
+def system_names(scores: Scores) -> list[str]:
+    """The names of the systems, told apart where they are the same."""
+    names = [system.predictions.name for system in scores.systems]
+    return names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, 1)]
+
+
+def items_csv(scores: Scores, system: SystemScore) -> str:
+    """A row an item, in the data's order; the official columns first, the strict ones behind."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    strict = [f"{name}_strict" for name in (*scores.metrics, "status")]
+    writer.writerow(["id", "db_id", scores.group_name, *scores.metrics, "status", *strict])
+    for item, group, outcome in zip(scores.benchmark.items, scores.groups, system.outcomes, strict=True):
+        writer.writerow(
+            [
+                item.id,
+                item.db_id,
+                group,
+                *(_number(outcome.official[metric]) for metric in scores.metrics),
+                outcome.status,
+                *(_number(outcome.strict[metric]) for metric in scores.metrics),
+                outcome.status_strict,
+            ]
+        )
+    return buffer.getvalue()
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value in (0, 1) else repr(float(value))
+
+
+class _Case(NamedTuple):
+    """An item as the page shows it."""
+
+    id: str
+    db_id: str
+    group: str
+    question: str
+    evidence: str
+    status: str
+    title: str
+    message: str
+    reasons: tuple[str, ...]
+    suspicions: Sequence[str]
+    gold_sql: Markup
+    predicted_sql: Markup
+    gold: Preview
+    predicted: Preview
+
+
+def _html(scores: Scores) -> str:
+    environment = Environment(
+        loader=PackageLoader("tutelage.text2sql.evaluation"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    names = system_names(scores)
+    systems = [(name, system, _cases(scores, system)) for name, system in zip(names, scores.systems, strict=True)]
+    items = scores.benchmark.items
+    return environment.get_template("report.html.jinja").render(
+        scores=scores,
+        systems=systems,
+        rows=[("gold, as a prediction", scores.gold), *zip(names, scores.systems, strict=True)],
+        skipped=scores.benchmark.missing,
+        comparison=scores.comparison(),
+        breakdowns=[
+            (scores.group_name, scores.places_by_group()),
+            ("database", scores.places_by_database()),
+        ],
+        suspicious=[(items[place], what) for place, what in scores.suspicious.items()],
+        disagreements=_disagreements(scores),
+        versions=versions(),
+    )
+
+
+def _cases(scores: Scores, system: SystemScore) -> list[_Case]:
+    """The items that are wrong by the headline's rules, or judged differently by the other rules."""
+    cases = []
+    for place, outcome in enumerate(system.outcomes):
+        status = outcome.status if scores.mode == "official" else outcome.status_strict
+        if status == "correct" and not outcome.reasons:
+            continue
+        item, query = scores.benchmark.items[place], system.predictions.queries[place]
+        gold_sql, predicted_sql = marked_difference(item.sql, query)
+        case = _Case(
+            id=item.id,
+            db_id=item.db_id,
+            group=scores.groups[place],
+            question=item.question,
+            evidence=item.evidence,
+            status=status,
+            title=_title(scores, outcome),
+            message=outcome.message,
+            reasons=outcome.reasons,
+            suspicions=scores.suspicious.get(place, []),
+            gold_sql=gold_sql,
+            predicted_sql=predicted_sql,
+            gold=outcome.gold,
+            predicted=outcome.predicted,
+        )
+        cases.append(case)
+    return cases
+
+
+def _title(scores: Scores, outcome: Outcome) -> str:
+    parts = []
+    for metric in scores.metrics:
+        official, strict = _number(outcome.official[metric]), _number(outcome.strict[metric])
+        parts.append(f"{metric} {official}" + (f" (strict {strict})" if strict != official else ""))
+    return ", ".join(parts)
+
+
+def _disagreements(scores: Scores) -> list[tuple[str, str, str, str]]:
+    """Of two systems: the items that only one has right: id, database, question, who."""
+    if len(scores.systems) < 2:
+        return []
+    names = system_names(scores)
+    first, second = (system.values(scores.metrics[0], scores.mode) for system in scores.systems)
+    return [
+        (item.id, item.db_id, item.question, names[0] if a > b else names[1])
+        for item, a, b in zip(scores.benchmark.items, first, second, strict=True)
+        if a != b
+    ]
+
+
+def marked_difference(gold: str, predicted: str) -> tuple[Markup, Markup]:
+    """Both queries as HTML, with the words marked that the other has not. Case and white space do not count."""
+    queries = [query[:_LONGEST_QUERY] for query in (gold, predicted)]
+    ours, theirs = (_WORDS.findall(query) for query in queries)
+
+    def key(words: list[str]) -> list[str]:
+        return [" " if word.isspace() else word if word[0] in "'\"" else word.lower() for word in words]
+
+    matcher = difflib.SequenceMatcher(None, key(ours), key(theirs), autojunk=False)
+    marked: tuple[list[Markup], list[Markup]] = ([], [])
+    for operation, a1, a2, b1, b2 in matcher.get_opcodes():
+        for side, part, tag in ((marked[0], ours[a1:a2], "del"), (marked[1], theirs[b1:b2], "ins")):
+            text = escape("".join(part))
+            side.append(text if operation == "equal" or not text.strip() else Markup(f"<{tag}>{text}</{tag}>"))
+    return Markup().join(marked[0]), Markup().join(marked[1])
+
+
+def _cell(value: Any) -> str:
+    text = "NULL" if value is None else repr(value) if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"

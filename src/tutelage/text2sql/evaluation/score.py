@@ -1,0 +1,389 @@
+"""Score prediction files on Spider or BIRD: the one door to this folder for whoever has files."""
+
+import platform
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from tutelage.core.errors import ConfigError
+from tutelage.core.store import Store
+from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
+from tutelage.text2sql.evaluation.bird_judge import BirdJudge
+from tutelage.text2sql.evaluation.efficiency import REPEATS, root_mean
+from tutelage.text2sql.evaluation.gold import Benchmark, BenchmarkName, Item, OnMissing, load_benchmark
+from tutelage.text2sql.evaluation.gold_results import GoldResults
+from tutelage.text2sql.evaluation.outcome import STATUSES, ItemStatus, Judge, Needs, Outcome
+from tutelage.text2sql.evaluation.predictions import Predictions, read_predictions
+from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interval, mcnemar
+from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
+from tutelage.text2sql.evaluation.suspicion import suspicions
+
+Mode = Literal["official", "strict"]
+METRICS: dict[BenchmarkName, tuple[str, ...]] = {
+    "spider": ("execution", "exact_match"),
+    "bird": ("ex", "soft_f1", "ves", "r_ves"),
+}
+DEFAULT_METRICS: dict[BenchmarkName, tuple[str, ...]] = {
+    "spider": ("execution", "exact_match"),
+    "bird": ("ex", "soft_f1"),  # the other two run each query 100 times more
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A percentage over items, with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemScore:
+    """One system's scores.
+
+    Attributes:
+        predictions: What was scored.
+        outcomes: One for each item, in the data's order.
+    """
+
+    predictions: Predictions
+    outcomes: list[Outcome]
+
+    @property
+    def statuses(self) -> dict[ItemStatus, int]:
+        """How many items ended how, by the official first metric."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def differences(self) -> dict[str, int]:
+        """How many items official and strict judge differently, by the quirk at work."""
+        return dict(Counter(reason for outcome in self.outcomes for reason in outcome.reasons).most_common())
+
+    def values(self, metric: str, mode: Mode) -> list[float]:
+        """A metric's value for each item."""
+        return [outcome.official[metric] if mode == "official" else outcome.strict[metric] for outcome in self.outcomes]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Everything that one scoring found.
+
+    Attributes:
+        benchmark: What was scored against.
+        mode: Which of the two numbers is the headline.
+        metrics: In the order of the columns.
+        group_name: ``hardness`` or ``difficulty``.
+        groups: The group of each item.
+        systems: One or two.
+        gold: The golds scored as if they were predictions: what can be reached on this machine.
+        suspicious: What is doubtful about golds, by the place of the item.
+        limits: On each query.
+    """
+
+    benchmark: Benchmark
+    mode: Mode
+    metrics: tuple[str, ...]
+    group_name: str
+    groups: list[str]
+    group_order: tuple[str, ...]
+    systems: list[SystemScore]
+    gold: SystemScore
+    suspicious: dict[int, list[str]]
+    limits: Limits
+    keep_distinct: bool
+
+    def score(self, system: SystemScore, metric: str, mode: Mode, places: Sequence[int] | None = None) -> Score:
+        """A metric over all items, or over some."""
+        values = system.values(metric, mode)
+        if places is not None:
+            values = [values[place] for place in places]
+        roots = [value**0.5 for value in values] if metric in ("ves", "r_ves") else values
+        low, high = bootstrap_interval(roots)
+        value = root_mean(values) if metric in ("ves", "r_ves") else 100 * fmean(values) if values else float("nan")
+        return Score(value, 100 * low, 100 * high, len(values))
+
+    def places_by_group(self) -> dict[str, list[int]]:
+        """The items of each level of hardness or difficulty."""
+        names = [name for name in self.group_order if name in self.groups]
+        names += sorted(set(self.groups) - set(names))
+        return {name: [place for place, group in enumerate(self.groups) if group == name] for name in names}
+
+    def places_by_database(self) -> dict[str, list[int]]:
+        """The items of each database."""
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(self.benchmark.items):
+            places.setdefault(item.db_id, []).append(place)
+        return dict(sorted(places.items()))
+
+    def comparison(self) -> dict[str, McNemar]:
+        """McNemar's test of two systems, by metric that is right or wrong."""
+        if len(self.systems) < 2:
+            return {}
+        first, second = self.systems
+        return {
+            metric: mcnemar(first.values(metric, self.mode), second.values(metric, self.mode))
+            for metric in self.metrics
+            if metric in ("execution", "exact_match", "ex")
+        }
+
+
+def score_predictions(
+    *,
+    benchmark: BenchmarkName,
+    root: Path,
+    predictions: Sequence[Path],
+    store: Path,
+    out: Path | None,
+    mode: Mode = "official",
+    on_missing: OnMissing = "error",
+    split: str = "dev",
+    metrics: Sequence[str] | None = None,
+    keep_distinct: bool = False,
+    limits: Limits | None = None,
+    workers: int = 2,
+) -> Scores:
+    """Score one prediction file, or two to compare.
+
+    Args:
+        benchmark: Whose rules and layout of data.
+        root: The folder of the data set.
+        predictions: One file or two, in any form that `predictions.read_predictions` knows.
+        store: Where gold results are kept.
+        out: Gets ``scores.json``, ``items.csv`` and ``report.html``; None writes nothing.
+        mode: Whether the headline is the ``official`` or the ``strict`` number; both are always worked out.
+        on_missing: ``skip`` leaves out, and counts, questions whose database is not there.
+        split: Which questions; see `gold.load_benchmark`.
+        metrics: Which metrics; None means Spider's two, or BIRD's EX and Soft-F1. VES and R-VES take 200 more
+            executions for each right answer.
+        keep_distinct: Spider: let DISTINCT count in the official number.
+        limits: For each query. None: 30 s, 256 MiB of results, 2 GiB of memory, any number of rows.
+        workers: Processes that run queries.
+
+    Raises:
+        ConfigError: A choice that does not exist.
+        DataError: Data or predictions are missing or do not fit together.
+    """
+    chosen = _check(benchmark, predictions, mode, on_missing, metrics, workers)
+    limits = limits or Limits(rows=None)
+    data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing)
+    items = data.items
+    systems = [read_predictions(path, items=items, all_items=data.all_items) for path in predictions]
+    with ExitStack() as stack:
+        scorer = Scorer(
+            data, metrics=chosen, keep_distinct=keep_distinct, limits=limits, workers=workers, store=store, stack=stack
+        )
+        golds = Predictions("gold", root, "the data's own", [item.sql for item in items])
+        scores = Scores(
+            benchmark=data,
+            mode=mode,
+            metrics=chosen,
+            group_name=scorer.judge.group_name,
+            groups=[scorer.judge.group(item) for item in items],
+            group_order=scorer.judge.groups,
+            gold=SystemScore(golds, scorer.outcomes(golds.queries, themselves=True)),
+            systems=[SystemScore(system, scorer.outcomes(system.queries)) for system in systems],
+            suspicious=scorer.suspicious(),
+            limits=limits,
+            keep_distinct=keep_distinct,
+        )
+    if out is not None:
+        from tutelage.text2sql.evaluation.report import write_reports  # jinja2 takes its time
+
+        write_reports(scores, out)
+    return scores
+
+
+class Scorer:
+    """Runs and judges predictions on one benchmark. Its processes end with the stack it is given."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        *,
+        metrics: tuple[str, ...],
+        keep_distinct: bool,
+        limits: Limits,
+        workers: int,
+        store: Path,
+        stack: ExitStack,
+    ) -> None:
+        """Set up executors and open the store; see `score_predictions` for the arguments."""
+        self.items = benchmark.items
+        self._benchmark = benchmark
+        # BIRD's scorer fails on text that is not UTF-8, Spider's drops the bytes.
+        text_errors: Literal["strict", "ignore"] = "strict" if benchmark.name == "bird" else "ignore"
+        self._executor = stack.enter_context(Executor(workers=workers, limits=limits, text_errors=text_errors))
+        self._golds = stack.enter_context(
+            GoldResults(Store(store), executor=self._executor, limits=limits, text_errors=text_errors)
+        )
+        self.judge: Judge
+        if benchmark.name == "spider":
+            self.judge = SpiderJudge(benchmark, metrics=metrics, keep_distinct=keep_distinct)
+        else:
+            lenient = stack.enter_context(Executor(workers=1, limits=limits, text_errors="replace"))
+
+            @cache
+            def clock(database: Path, statements: Sequence[str], scope: Literal["execute", "fetch"]) -> Timing:
+                # One process, one query at a time: others would disturb the clock.
+                return self._executor.time(database, statements, repeats=REPEATS, scope=scope)
+
+            self.judge = BirdJudge(benchmark, metrics=metrics, seconds=limits.seconds, lenient=lenient.run, clock=clock)
+
+    def outcomes(self, queries: Sequence[str], *, themselves: bool = False) -> list[Outcome]:
+        """Judge a prediction for each item.
+
+        Args:
+            queries: In the order of the items.
+            themselves: These are the golds, so nothing but golds need run.
+        """
+        needs = [self.judge.needs(item, query) for item, query in zip(self.items, queries, strict=True)]
+        self._golds.fill(query for need in needs for query in need.gold)
+        if themselves:
+            self._golds.fill(query for need in needs for query in need.predicted)
+        results = self._predicted(needs, themselves)
+        return [
+            self._judge(item, query, found) for item, query, found in zip(self.items, queries, results, strict=True)
+        ]
+
+    def suspicious(self) -> dict[int, list[str]]:
+        """What is doubtful about the golds, by place."""
+        found = {
+            place: suspicions(self._benchmark.databases[item.db_id][0], item.sql, self._golds)
+            for place, item in enumerate(self.items)
+        }
+        return {place: what for place, what in found.items() if what}
+
+    def _judge(self, item: Item, query: str, found: Mapping[tuple[Path, str], Result]) -> Outcome:
+        return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])
+
+    def _predicted(self, needs: Sequence[Needs], themselves: bool) -> Iterator[Mapping[tuple[Path, str], Result]]:
+        """The results of each item's predicted queries, run ahead by the pool and forgotten item by item."""
+        known = [set(need.predicted) if themselves else set(need.gold) & set(need.predicted) for need in needs]
+        stream = self._executor.map(
+            Query(*query)
+            for need, gold in zip(needs, known, strict=True)
+            for query in need.predicted
+            if query not in gold
+        )
+        for need, gold in zip(needs, known, strict=True):
+            # A prediction with the gold's own words need not run.
+            yield {query: self._golds.result(*query) if query in gold else next(stream) for query in need.predicted}
+
+
+def versions() -> dict[str, str]:
+    """What a score may depend on beside the data."""
+    return {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "sqlparse": version("sqlparse"),
+        "tutelage": version("tutelage"),
+    }
+
+
+def as_json(scores: Scores) -> dict[str, Any]:
+    """What ``scores.json`` holds."""
+    return {
+        "benchmark": scores.benchmark.name,
+        "split": scores.benchmark.split,
+        "mode": scores.mode,
+        "items": len(scores.groups),
+        "skipped": scores.benchmark.missing,
+        "keep_distinct": scores.keep_distinct,
+        "systems": [_system_json(scores, system) for system in scores.systems],
+        "gold": _system_json(scores, scores.gold),
+        "suspicious_golds": {scores.benchmark.items[place].id: what for place, what in scores.suspicious.items()},
+        "comparison": {
+            metric: {"only_first": test.only_first, "only_second": test.only_second, "p_value": test.p_value}
+            for metric, test in scores.comparison().items()
+        },
+        "limits": {
+            "seconds": scores.limits.seconds,
+            "rows": scores.limits.rows,
+            "bytes": scores.limits.bytes,
+            "memory_mb": scores.limits.memory_mb,
+        },
+        "versions": versions(),
+    }
+
+
+def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
+    def numbers(mode: Mode, places: Sequence[int] | None = None) -> dict[str, Any]:
+        found = {metric: scores.score(system, metric, mode, places) for metric in scores.metrics}
+        return {
+            metric: {"value": score.value, "interval_95": [score.low, score.high], "items": score.items}
+            for metric, score in found.items()
+        }
+
+    return {
+        "name": system.predictions.name,
+        "form": system.predictions.form,
+        "official": numbers("official"),
+        "strict": numbers("strict"),
+        f"by_{scores.group_name}": {
+            name: numbers(scores.mode, places) for name, places in scores.places_by_group().items()
+        },
+        "by_database": {name: numbers(scores.mode, places) for name, places in scores.places_by_database().items()},
+        "statuses": dict(system.statuses),
+        "differences": system.differences,
+    }
+
+
+def table(scores: Scores) -> str:
+    """The closing table, as text."""
+    skipped = sum(scores.benchmark.missing.values())
+    lines = [
+        f"{scores.benchmark.name} {scores.benchmark.split}, {scores.mode}: {len(scores.groups)} items"
+        + (f" of {len(scores.groups) + skipped}; no database for {skipped}" if skipped else "")
+    ]
+    width = max(len(system.predictions.name) for system in (*scores.systems, scores.gold))
+    for system in (scores.gold, *scores.systems):
+        parts = []
+        for metric in scores.metrics:
+            score = scores.score(system, metric, scores.mode)
+            parts.append(f"{metric} {score.value:6.2f} [{score.low:.2f}, {score.high:.2f}]")
+        other = ", ".join(f"{count} {status}" for status, count in system.statuses.items())
+        lines.append(f"  {system.predictions.name:<{width}}  {'   '.join(parts)}   ({other})")
+        if differing := sum(bool(outcome.reasons) for outcome in system.outcomes):
+            lines.append(f"  {'':<{width}}  official and strict differ on {differing} items")
+    for metric, test in scores.comparison().items():
+        lines.append(
+            f"  {metric}: only the first is right on {test.only_first}, only the second on {test.only_second}; "
+            f"McNemar p = {test.p_value:.3g}"
+        )
+    if scores.suspicious:
+        lines.append(f"  suspicious golds: {len(scores.suspicious)} (report.html lists them)")
+    return "\n".join(lines)
+
+
+def _check(
+    benchmark: str, predictions: Sequence[Path], mode: str, on_missing: str, metrics: Sequence[str] | None, workers: int
+) -> tuple[str, ...]:
+    for where, value, choices in (
+        ("data", benchmark, ("spider", "bird")),
+        ("mode", mode, ("official", "strict")),
+        ("on_missing", on_missing, ("error", "skip")),
+    ):
+        if value not in choices:
+            raise ConfigError(where, f"no choice {value!r}", f"choose {' or '.join(choices)}")
+    if len(predictions) not in (1, 2):
+        raise ConfigError("predictions", f"{len(predictions)} files", "give one file, or two to compare: a,b")
+    if workers < 1:
+        raise ConfigError(
+            "workers", f"{workers} processes", "give 1 or more: predicted SQL only runs in its own process"
+        )
+    known = METRICS["spider" if benchmark == "spider" else "bird"]
+    chosen = tuple(metrics) if metrics else DEFAULT_METRICS["spider" if benchmark == "spider" else "bird"]
+    for metric in chosen:
+        if metric not in known:
+            raise ConfigError("metrics", f"{benchmark} has no {metric!r}", f"choose from: {', '.join(known)}")
+    return tuple(metric for metric in known if metric in chosen)
