@@ -24,13 +24,22 @@ NEIGHBOUR = 0.3  # share of a neighbour's score; lets a junction table rank with
 
 
 def words(text: str) -> list[str]:
-    """Split text or an identifier into lower-case words without a plural's s.
+    """Split text into lower-case words without a plural's s.
 
-    >>> words("homeTeam_ids of Cities")
-    ['home', 'team', 'id', 'of', 'citie']
+    >>> words("Cities, class_ids")
+    ['citie', 'class', 'id']
     """
-    found = _WORD.findall(_CAMEL.sub(" ", text).lower())
+    found = _WORD.findall(text.lower())
     return [word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word for word in found]
+
+
+def name_words(text: str) -> list[str]:
+    """Split an identifier, or text that holds some, into words.
+
+    >>> name_words("homeTeam_ids")
+    ['home', 'team', 'id']
+    """
+    return words(_CAMEL.sub(" ", text))
 
 
 def columns_in(sql: str, catalog: Catalog) -> frozenset[ColumnName]:
@@ -71,24 +80,31 @@ def rank_columns(
         matches: Values that match the question, by column.
         needed: Columns that come before all others, such as the gold query's in training.
     """
+    asked = set(words(question))
+
+    def said(text: str) -> set[str]:
+        """The question's words that a name holds: as words of their own, or written together (countrylanguage)."""
+        found = set(name_words(text))
+        long = [word for word in found if len(word) >= 4]
+        return {
+            word for word in asked if word in found or (len(word) >= 4 and any(word in w or w in word for w in long))
+        }
+
     texts = {
-        (table.name, column.name): set(
-            words(f"{column.name} {column.spoken_name} {column.description} {column.comment}")
-        )
+        (table.name, column.name): said(f"{column.name} {column.spoken_name} {column.description} {column.comment}")
         for table in catalog.tables
         for column in table.columns
     }
     spread = Counter(word for text in texts.values() for word in text)
-    asked = set(words(question))
 
     def weight(shared: Collection[str]) -> float:
         return sum(math.log(1 + len(texts) / (1 + spread[word])) for word in sorted(shared))
 
     column_score: dict[ColumnName, float] = {
-        key: weight(asked & text) + (MATCHED_VALUE if matches.get(key) else 0.0) for key, text in texts.items()
+        key: weight(text) + (MATCHED_VALUE if matches.get(key) else 0.0) for key, text in texts.items()
     }
     own_score = {
-        table.name: weight(asked & set(words(f"{table.name} {table.comment}")))
+        table.name: weight(said(f"{table.name} {table.comment}"))
         + max((column_score[table.name, column.name] for column in table.columns), default=0.0)
         for table in catalog.tables
     }

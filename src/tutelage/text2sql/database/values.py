@@ -75,7 +75,7 @@ class ValueIndex:
         if store is None:
             return cls.read(catalog)
         # The form of the tokens is part of what an index depends on.
-        inputs = {"database": file_hash(path), "longest": LONGEST, "most": MOST_OF_A_COLUMN, "tokens": 1}
+        inputs = {"database": file_hash(path), "longest": LONGEST, "most": MOST_OF_A_COLUMN, "tokens": 2}
         return cls.load(store.make("values", inputs, lambda folder: cls.read(catalog).save(folder)))
 
     @classmethod
