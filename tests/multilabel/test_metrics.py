@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from tutelage.multilabel import metrics
+from tutelage.multilabel.metrics import (
+    PROTOCOLS,
+    MultilabelScores,
+    average_precision,
+    bootstrap_interval,
+    class_scores,
+    precision_recall_f1,
+    predicted_labels,
+    scores,
+)
+
+
+def column(values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=np.float32)[:, None]
+
+
+def targets(values: list[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int8)[:, None]
+
+
+def random_case(seed: int, *, samples: int = 300, labels: int = 6, ties: bool = True, ignored: float = 0.05):
+    random = np.random.default_rng(seed)
+    logits_NK = random.normal(size=(samples, labels)).astype(np.float32)
+    if ties:
+        logits_NK = logits_NK.round(1)
+    targets_NK = (random.random((samples, labels)) < 0.2).astype(np.int8)
+    targets_NK[random.random((samples, labels)) < ignored] = -1
+    return logits_NK, targets_NK
+
+
+# Positives at ranks 1, 3 and 6 of 6: precisions 1, 2/3 and 3/6.
+RANKED = column([6, 5, 4, 3, 2, 1])
+MIXED = targets([1, 0, 1, 0, 0, 1])
+
+
+def test_all_point_by_hand() -> None:
+    assert average_precision(RANKED, MIXED)[0] == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+
+
+def test_eleven_points_by_hand() -> None:
+    # Recall reaches 1/3 at precision 1, 2/3 at 2/3, 1 at 1/2; points 0–.3, .4–.6 and .7–1 take the best from there on.
+    assert average_precision(RANKED, MIXED, protocol="11-point")[0] == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 / 2) / 11)
+
+
+def test_eleven_points_at_recalls_that_floats_miss() -> None:
+    """With ten positives the recalls are the points themselves: 0.3 must be reached by 3 of 10."""
+    positives = targets([1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1])
+    ranked = column(list(range(11, 0, -1)))
+    # Ranks 1–3 are right, then one wrong: points 0–.3 take precision 1, the rest 10/11, the best from there on.
+    assert average_precision(ranked, positives, protocol="11-point")[0] == pytest.approx((4 + 7 * 10 / 11) / 11)
+
+
+def test_interpolated_by_hand() -> None:
+    ranked, positives = column([5, 4, 3, 2, 1]), targets([0, 1, 1, 0, 1])
+    # Precisions at the positives are 1/2, 2/3, 3/5; the first is lifted to the best that follows.
+    assert average_precision(ranked, positives, protocol="interpolated")[0] == pytest.approx(
+        (2 / 3 + 2 / 3 + 3 / 5) / 3
+    )
+    assert average_precision(ranked, positives)[0] == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_point_is_scikit_learns(seed: int) -> None:
+    logits_NK, targets_NK = random_case(seed, ties=seed % 2 == 0)
+    ours = average_precision(logits_NK, targets_NK)
+    for k in range(logits_NK.shape[1]):
+        known = targets_NK[:, k] >= 0
+        assert ours[k] == pytest.approx(average_precision_score(targets_NK[known, k], logits_NK[known, k]), abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ["all-point", "11-point", "interpolated"])
+def test_order_of_samples_changes_nothing(protocol: metrics.Protocol) -> None:
+    logits_NK, targets_NK = random_case(0)
+    shuffled = np.random.default_rng(1).permutation(len(logits_NK))
+    first = average_precision(logits_NK, targets_NK, protocol=protocol)
+    assert np.array_equal(first, average_precision(logits_NK[shuffled], targets_NK[shuffled], protocol=protocol))
+
+
+def test_scores_that_are_all_equal_give_the_share_of_positives() -> None:
+    assert average_precision(column([0] * 5), targets([1, 0, 0, 0, 1]))[0] == pytest.approx(2 / 5)
+
+
+def test_ignored_targets_are_as_if_absent_from_the_split() -> None:
+    with_ignored = average_precision(column([9, 6, 5, 4, 3, 2, 1]), targets([-1, 1, 0, 1, 0, 0, 1]))
+    assert with_ignored[0] == average_precision(RANKED, MIXED)[0]
+
+
+def test_class_without_positives_is_left_out_and_named() -> None:
+    logits_NK = np.concatenate([RANKED, RANKED], axis=1)
+    targets_NK = np.concatenate([MIXED, np.zeros_like(MIXED)], axis=1)
+    found = class_scores(logits_NK, targets_NK, label_names=("cat", "unicorn"))
+    assert found.without_positives == ("unicorn",)
+    assert found.positives_K.tolist() == [3, 0]
+    assert np.isnan(found.ap_K[1])
+    assert scores(logits_NK, targets_NK)["mAP"] == pytest.approx(found.ap_K[0])
+    assert np.isnan(scores(logits_NK[:, 1:], targets_NK[:, 1:])["mAP"])
+
+
+def test_half_precision_probabilities_would_tie_where_logits_do_not() -> None:
+    logits_NK = column([12.5, 12.0, 11.5, 11.0])
+    halves = torch.sigmoid(torch.from_numpy(logits_NK)).half().float().numpy()
+    order = targets([0, 1, 0, 1])
+    assert average_precision(logits_NK, order)[0] == pytest.approx(1 / 2)
+    assert len(np.unique(halves)) == 1  # and its average precision another
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(FloatingPointError, match="nan"):
+        average_precision(column([1, np.nan]), targets([0, 1]))
+
+
+def test_precision_recall_f1_by_hand() -> None:
+    # Two classes: predicted 2 of which 1 is right, of 1 true; predicted 1 and right, of 2 true.
+    predicted = np.array([[1, 1], [1, 0], [0, 0]], dtype=bool)
+    true = np.array([[1, 1], [0, 0], [0, 1]], dtype=np.int8)
+    found = precision_recall_f1(predicted, true)
+    assert found == pytest.approx({"CP": 0.75, "CR": 0.75, "CF1": 0.75, "OP": 2 / 3, "OR": 2 / 3, "OF1": 2 / 3})
+
+
+def test_cf1_is_of_the_means_and_not_the_mean_of_f1() -> None:
+    predicted = np.array([[1, 0], [1, 1], [1, 0], [1, 0]], dtype=bool)
+    true = np.array([[1, 1], [0, 1], [0, 1], [0, 1]], dtype=np.int8)
+    found = precision_recall_f1(predicted, true)
+    assert (found["CP"], found["CR"]) == ((1 / 4 + 1) / 2, (1 + 1 / 4) / 2)
+    assert found["CF1"] == pytest.approx(0.625)  # the mean of per-class F1 is 0.4
+
+
+def test_ignored_targets_and_empty_classes_in_precision_and_recall() -> None:
+    predicted = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
+    true = np.array([[1, 0, 1], [-1, 0, 0]], dtype=np.int8)
+    found = precision_recall_f1(predicted, true)
+    # Class 1 has no positives: in no mean over classes, but wrong all the same. Class 2 is never predicted.
+    assert (found["CP"], found["CR"]) == (0.5, 0.5)
+    assert (found["OP"], found["OR"]) == (1 / 3, 1 / 2)
+    nothing = precision_recall_f1(np.zeros((2, 3), dtype=bool), np.zeros((2, 3), dtype=np.int8))
+    assert set(nothing.values()) == {0.0}
+
+
+def test_top_three_and_above_the_threshold() -> None:
+    logits_NK = np.array([[5, 4, 3, 2, -1], [1, -1, -2, -3, -4], [2, 2, 2, 2, -9]], dtype=np.float32)
+    assert predicted_labels(logits_NK).sum(axis=1).tolist() == [4, 1, 4]
+    top = predicted_labels(logits_NK, top=3)
+    # In the third image four labels share the first place: they are in or out together.
+    assert top.astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]
+    assert np.array_equal(predicted_labels(logits_NK, top=9), predicted_labels(logits_NK))
+
+
+def test_threshold_is_a_probability() -> None:
+    logits_NK = np.array([[-1.0, 0.0, 1.0, 2.0]], dtype=np.float32)
+    assert predicted_labels(logits_NK, threshold=0.5).tolist() == [[False, False, True, True]]
+    assert predicted_labels(logits_NK, threshold=0.8).tolist() == [[False, False, False, True]]
+
+
+def test_every_number_has_a_protocol() -> None:
+    for name in scores(*random_case(0)):
+        assert name.removesuffix("@3") in PROTOCOLS
+
+
+def test_bootstrap_is_the_slow_loop() -> None:
+    logits_NK, targets_NK = random_case(3, samples=80)
+    targets_NK[:, 2] = np.minimum(targets_NK[:, 2], 0)
+    drawn_RN = metrics.generator("bootstrap", 5).integers(0, 80, size=(60, 80), dtype=np.int32)
+    slow = [np.nanmean(average_precision(logits_NK[drawn], targets_NK[drawn])) for drawn in drawn_RN]
+    low, high = bootstrap_interval(logits_NK, targets_NK, replicates=60, seed=5)
+    assert (low, high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-12)
+
+
+def test_bootstrap_interval_narrows_with_the_sample_and_holds_the_score() -> None:
+    widths = []
+    for samples in (100, 1600):
+        logits_NK, targets_NK = random_case(0, samples=samples)
+        logits_NK = logits_NK + targets_NK
+        low, high = bootstrap_interval(logits_NK, targets_NK, replicates=200)
+        assert low < scores(logits_NK, targets_NK)["mAP"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2.5
+    assert np.isnan(bootstrap_interval(logits_NK, np.zeros_like(targets_NK))).all()
+
+
+def gathered(logits_NK: np.ndarray, targets_NK: np.ndarray, batches: list[list[int]], dtype=torch.float32):
+    metric = MultilabelScores(num_labels=logits_NK.shape[1])
+    for indices in batches:
+        rows = [max(i, 0) for i in indices]
+        metric.update(
+            torch.from_numpy(logits_NK[rows]).to(dtype), torch.from_numpy(targets_NK[rows]), torch.tensor(indices)
+        )
+    return metric
+
+
+def test_metric_counts_each_sample_once_and_padding_never() -> None:
+    logits_NK, targets_NK = random_case(0, samples=7)
+    metric = gathered(logits_NK, targets_NK, [[3, 0, 6], [5, -1, 2], [1, 4, 0], [-1, -1, -1]])
+    prediction = metric.prediction()
+    assert prediction.index_N.tolist() == list(range(7))
+    assert np.array_equal(prediction.logits_NK, logits_NK)
+    assert np.array_equal(prediction.targets_NK, targets_NK)
+    found, expected = metric.compute(), scores(logits_NK, targets_NK)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
+    metric.reset()
+    assert metric.prediction().logits_NK.shape == (0, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_kept_as_float32(dtype: torch.dtype) -> None:
+    logits_NK, targets_NK = random_case(0, ties=False)
+    metric = gathered(logits_NK, targets_NK, [list(range(300))], dtype)
+    assert metric.prediction().logits_NK.dtype == np.float32
+    rounded = torch.from_numpy(logits_NK).to(dtype).float().numpy()
+    assert float(metric.compute()["mAP"]) == scores(rounded, targets_NK)["mAP"]
+    assert float(metric.compute()["mAP"]) == pytest.approx(scores(logits_NK, targets_NK)["mAP"], abs=5e-3)
