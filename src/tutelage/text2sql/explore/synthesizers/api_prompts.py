@@ -6,8 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tutelage.text2sql.database.catalog import Catalog, Table
-from tutelage.text2sql.explore.knowledge import ColumnMeaning, JoinShape, Knowledge, Skeleton
+from tutelage.text2sql.database.catalog import Catalog, Column, Table
+from tutelage.text2sql.explore.knowledge import JoinShape, Knowledge, Skeleton
 from tutelage.text2sql.explore.pair import OPERATORS, Operator, Pair, Walk
 
 _MAX_COLUMNS = 24  # of a table; the walk's own come first
@@ -41,6 +41,29 @@ class Shape:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShownColumn:
+    """A column as a prompt shows it; empty where nothing is known."""
+
+    name: str
+    type: str
+    is_key: bool
+    meaning: str
+    unit: str
+    examples: tuple[str, ...]
+    value_description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTable:
+    """A table as a prompt shows it: the columns that matter."""
+
+    name: str
+    comment: str
+    num_rows: int | None
+    columns: tuple[ShownColumn, ...]
+
+
 class Templates:
     """The templates in ``prompts/``, one a stage."""
 
@@ -68,11 +91,11 @@ class Sight:
         self._skeletons = knowledge.skeletons
         self._meanings = {(meaning.table, meaning.column): meaning for meaning in knowledge.columns}
 
-    def of_walk(self, walk: Walk) -> list[dict[str, Any]]:
+    def of_walk(self, walk: Walk) -> list[ShownTable]:
         """Show the walk's columns and their tables' keys."""
         return [self._show(self._catalog.table(name), self._columns(walk, name), limit=0) for name in walk.tables]
 
-    def around(self, parent: Pair, walk: Walk) -> list[dict[str, Any]]:
+    def around(self, parent: Pair, walk: Walk) -> list[ShownTable]:
         """Show the tables of a pair, those of its walk, and what can be joined to them."""
         names = dict.fromkeys((*parent.tables, *walk.tables))
         for join in self._joins:
@@ -82,16 +105,16 @@ class Sight:
         chosen = list(names)[:_MAX_TABLES]
         return [self._show(self._catalog.table(name), self._columns(walk, name), limit=_MAX_COLUMNS) for name in chosen]
 
-    def joins(self, shown: Iterable[Mapping[str, Any]]) -> list[str]:
+    def joins(self, shown: Iterable[ShownTable]) -> list[str]:
         """Write how the shown tables are joined."""
-        names = {table["name"] for table in shown}
+        names = {table.name for table in shown}
         return [
             " AND ".join(f"{a[0]}.{a[1]} = {b[0]}.{b[1]}" for a, b in join.on)
             for join in self._joins
             if _tables(join) <= names
         ]
 
-    def next_operators(self, parent: Pair, shown: Sequence[Mapping[str, Any]]) -> list[Operator]:
+    def next_operators(self, parent: Pair, shown: Iterable[ShownTable]) -> list[Operator]:
         """Name the operators that can be added to a pair."""
         impossible = {*parent.operators} if self.joins(shown) else {*parent.operators, "join"}
         impossible |= {operator for operator, need in _NEEDS.items() if need not in parent.operators}
@@ -105,7 +128,7 @@ class Sight:
     def _columns(self, walk: Walk, table: str) -> list[str]:
         return [column for of_table, column in walk.columns if of_table == table]
 
-    def _show(self, table: Table, first: Sequence[str], *, limit: int) -> dict[str, Any]:
+    def _show(self, table: Table, first: Sequence[str], *, limit: int) -> ShownTable:
         """Show a table: these columns, its keys, and others up to the limit."""
         keys = {*table.primary_key, *(name for key in table.foreign_keys for name in key.columns)}
         chosen = {*first, *keys}
@@ -113,31 +136,20 @@ class Sight:
             if len(chosen) >= limit:
                 break
             chosen.add(column.name)
-        return {
-            "name": table.name,
-            "comment": table.comment,
-            "num_rows": table.num_rows,
-            "columns": [
-                {
-                    "name": column.name,
-                    "type": column.type,
-                    "key": column.name in table.primary_key,
-                    **self._say(self._meanings.get((table.name, column.name))),
-                }
-                for column in table.columns
-                if column.name in chosen
-            ],
-        }
+        columns = tuple(self._show_column(table, column) for column in table.columns if column.name in chosen)
+        return ShownTable(table.name, table.comment, table.num_rows, columns)
 
-    def _say(self, meaning: ColumnMeaning | None) -> dict[str, Any]:
-        if meaning is None:
-            return {"meaning": "", "unit": "", "values": [], "value_description": ""}
-        return {
-            "meaning": meaning.description or meaning.name,
-            "unit": meaning.unit or "",
-            "values": [repr(value) for value in meaning.values if len(str(value)) <= _MAX_VALUE],
-            "value_description": meaning.value_description,
-        }
+    def _show_column(self, table: Table, column: Column) -> ShownColumn:
+        known = self._meanings.get((table.name, column.name))
+        return ShownColumn(
+            name=column.name,
+            type=column.type,
+            is_key=column.name in table.primary_key,
+            meaning=(known.description or known.name) if known else "",
+            unit=(known.unit or "") if known else "",
+            examples=tuple(repr(value) for value in known.values if len(str(value)) <= _MAX_VALUE) if known else (),
+            value_description=known.value_description if known else "",
+        )
 
 
 def _tables(join: JoinShape) -> set[str]:
