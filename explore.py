@@ -1,0 +1,24 @@
+"""Explore a database: ``python explore.py database=my.sqlite`` writes checked question–SQL pairs and a report."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tutelage.core import cli
+from tutelage.text2sql.explore import config
+
+
+def job(cfg: DictConfig, folder: Path) -> None:
+    """Explore, and link the result from the run's folder."""
+    from tutelage.core.store import Store
+    from tutelage.text2sql.explore.pipeline import explore  # here, so that --help answers at once
+
+    out = Path(cfg.out) if cfg.out else None
+    result = explore(config.explore_settings(cfg), store=Store(Path(cfg.store)), out=out)
+    (folder / "explored").symlink_to(result.absolute())
+    print(f"{result / 'pairs.jsonl'}\n{result / 'report.html'}")
+
+
+if __name__ == "__main__":
+    config.register()
+    cli.main("explore", job)

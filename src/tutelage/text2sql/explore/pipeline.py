@@ -1,0 +1,380 @@
+"""From a database to checked pairs: catalog → graph → knowledge → walks → candidates → filter → files.
+
+Walks are taken in blocks. A block's walks begin together, and each level is checked in order before the next one is
+proposed; a finished block is one line of ``progress.jsonl``. What a block proposes and accepts is a function of the
+settings and of the blocks before it, so a killed exploration goes on at its first unfinished block, and ends with
+the same files, byte for byte (offline; an API's answers are the same where its replies are in the cache).
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tutelage.core.build import build
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.randomness import generator
+from tutelage.core.store import Store, content_hash, file_hash, write_atomically
+from tutelage.text2sql.database.catalog import Catalog, read_catalog
+from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.database.flights import flights_database
+from tutelage.text2sql.database.snapshot import snapshot
+from tutelage.text2sql.explore.config import ExploreSettings
+from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
+from tutelage.text2sql.explore.graph import Graph, build_graph
+from tutelage.text2sql.explore.knowledge import Knowledge, mine, read_fitting
+from tutelage.text2sql.explore.outcome import Outcome, Rejected
+from tutelage.text2sql.explore.outputs import write_outputs
+from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
+from tutelage.text2sql.explore.reading import Reading
+from tutelage.text2sql.explore.samplers.base import Sampler
+from tutelage.text2sql.explore.seeds import Seed, read_seeds
+from tutelage.text2sql.explore.synthesizers.base import Synthesizer
+
+_VERSION = 1  # of what the same settings give: a change makes explorations of old stand beside new ones
+_BLOCK = 16  # walks
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A database that is ready to be explored: always a SQLite file; ``dialect`` is that of the user's own."""
+
+    path: Path
+    catalog: Catalog
+    fingerprint: str
+    dialect: str
+
+
+def explore(settings: ExploreSettings, *, store: Store, out: Path | None = None, say: Say = print) -> Path:
+    """Explore a database, or find that it was explored.
+
+    Args:
+        settings: What the result is a function of.
+        store: Where it is kept, and where the embedded database is.
+        out: A folder for the result instead.
+        say: Told how far it is.
+
+    Returns:
+        The folder: ``pairs.jsonl``, ``pairs.parquet``, ``rejected.parquet``, ``knowledge.jsonl``, the graph,
+        ``report.html`` and ``manifest.json``.
+
+    Raises:
+        ConfigError, DataError: The settings or the database cannot work.
+    """
+    source = open_source(settings, store)
+    seeds = read_seeds(Path(settings.seeds)) if settings.seeds else ()
+    guarded = tuple(seed for path in settings.guard for seed in read_seeds(Path(path)))
+    inputs = _inputs(settings, source)
+
+    def make(folder: Path) -> dict[str, Any]:
+        return Exploration(settings, source=source, seeds=seeds, guarded=guarded, folder=folder, say=say).run()
+
+    if out is None:
+        return store.make("explorations", inputs, make)
+    return _make_in(out, inputs, make)
+
+
+def open_source(settings: ExploreSettings, store: Store) -> Source:
+    """Open the database of the settings, and refuse one that has nothing to ask about."""
+    options = settings.catalog
+    descriptions = Path(options.descriptions) if options.descriptions else None
+    database = settings.database if settings.database is not None else str(flights_database(store))
+    catalog = read_catalog(database, db_id=settings.db_id, descriptions=descriptions, infer_keys=options.infer_keys)
+    if not any(table.num_rows for table in catalog.tables):
+        raise DataError(
+            "database", f"no table of {catalog.database} has a row", "give a database with data: questions are about it"
+        )
+    if catalog.dialect == "sqlite":
+        return Source(Path(database), catalog, file_hash(Path(database)), "sqlite")
+    url = database if "://" in database else f"duckdb:///{database}"
+    copy = snapshot(url, catalog, store=store, max_rows=options.max_rows)
+    return Source(copy.path, copy.catalog, content_hash({"catalog": repr(catalog)}), catalog.dialect)
+
+
+def _inputs(settings: ExploreSettings, source: Source) -> dict[str, Any]:
+    """Name what the result depends on: files by their content, not by where they lie."""
+    inputs: dict[str, Any] = {
+        **asdict(settings),
+        "version": _VERSION,
+        "database": source.fingerprint,
+        "db_id": source.catalog.db_id,
+        "descriptions": content_hash({"catalog": repr([table.columns for table in source.catalog.tables])}),
+        "seeds": file_hash(Path(settings.seeds)) if settings.seeds else None,
+        "guard": [file_hash(Path(path)) for path in settings.guard],
+    }
+    inputs["catalog"] = {**inputs["catalog"], "descriptions": None}
+    return inputs
+
+
+def _make_in(out: Path, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:
+    """Do as the store does, in a folder of the user's."""
+    mark = out / "inputs.json"
+    if out.exists() and not mark.exists() and any(out.iterdir()):
+        raise ConfigError("out", f"{out} holds something else", "give a new or empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        text = json.dumps(inputs, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        if mark.exists() and mark.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                "out", f"{out} holds an exploration with other settings, see {mark}", "give a new or empty folder"
+            )
+        write_atomically(mark, text)
+        if not (out / "manifest.json").exists():
+            manifest = {"kind": "explorations", "inputs": inputs, **make(out)}
+            write_atomically(out / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """A candidate in its place: the ``number``-th of its walk at its level."""
+
+    candidate: Candidate
+    walk: Walk
+    parent: Pair | None
+    number: int
+
+
+class _Asker:
+    """Asks a synthesizer for many walks or pairs; answers come in the order of the questions."""
+
+    def __init__(self, synthesizer: Synthesizer, threads: ThreadPoolExecutor | None) -> None:
+        self._synthesizer = synthesizer
+        self._map = map if threads is None else threads.map
+
+    def begin(self, walks: Sequence[Walk]) -> Iterator[tuple[Walk, list[Candidate]]]:
+        return zip(walks, self._map(self._synthesizer.begin, walks), strict=True)
+
+    def extend(self, tasks: Sequence[tuple[Pair, Walk]]) -> Iterator[tuple[tuple[Pair, Walk], list[Candidate]]]:
+        return zip(tasks, self._map(lambda task: self._synthesizer.extend(*task), tasks), strict=True)
+
+
+class Exploration:
+    """One exploration in its folder: what was accepted so far, and how it goes on."""
+
+    def __init__(
+        self,
+        settings: ExploreSettings,
+        *,
+        source: Source,
+        seeds: Sequence[Seed],
+        guarded: Sequence[Seed],
+        folder: Path,
+        say: Say,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._folder = folder
+        self._say = say
+        readings: tuple[Reading, ...] = read_fitting(source.catalog, seeds)
+        self._graph: Graph = build_graph(source.catalog, readings=readings, smoothing=settings.smoothing)
+        self._knowledge: Knowledge = mine(source.catalog, seeds=seeds, readings=readings)
+        self._sampler: Sampler = build(settings.sampler, where="sampler", graph=self._graph, seed=settings.seed)
+        self._guard = Guard.of((seed.question, seed.sql) for seed in guarded)
+        self._seen = Seen()
+        self._levels: dict[int, list[Pair]] = {level: [] for level in range(1, settings.max_level + 1)}
+        self._outcome = Outcome(pairs=[], rejected=[], num_walks=0)
+
+    def run(self) -> dict[str, Any]:
+        """Go on to the end, and write the final files.
+
+        Returns:
+            What the manifest says beside the inputs: counts, and rejects by reason.
+        """
+        limits = self._settings.limits
+        progress = self._folder / "progress.jsonl"
+        for block in _read_progress(progress):
+            self._replay(block)
+        if self._outcome.num_walks:
+            self._say(f"goes on at walk {self._outcome.num_walks}: {self._so_far()}")
+        lock = threading.Lock()  # an executor is for one thread; API synthesizers propose from several
+        with Executor(
+            workers=1, limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb)
+        ) as executor:
+
+            def execute(sql: str) -> Result:
+                with lock:
+                    return executor.run(self._source.path, sql)
+
+            synthesizer: Synthesizer = build(
+                self._settings.synthesizer,
+                where="synthesizer",
+                catalog=self._source.catalog,
+                knowledge=self._knowledge,
+                execute=execute,
+                seed=self._settings.seed,
+            )
+            with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
+                ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
+                while not self._finished():
+                    block = self._block(ask, execute)
+                    file.write(json.dumps(block, ensure_ascii=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+        summary = write_outputs(
+            self._folder,
+            outcome=self._outcome,
+            catalog=self._source.catalog,
+            graph=self._graph,
+            knowledge=self._knowledge,
+            dialect=self._source.dialect,
+        )
+        progress.unlink()
+        return summary
+
+    def _finished(self) -> bool:
+        return self._outcome.num_walks >= self._settings.walks or all(map(self._full, self._levels))
+
+    def _full(self, level: int) -> bool:
+        limit = self._settings.per_level
+        return limit is not None and len(self._levels.get(level, ())) >= limit
+
+    def _so_far(self) -> str:
+        counts = ", ".join(f"level {level}: {len(pairs)}" for level, pairs in self._levels.items() if pairs)
+        return f"{len(self._outcome.pairs)} pairs ({counts or 'none yet'}), {len(self._outcome.rejected)} rejected"
+
+    def _block(self, ask: "_Asker", execute: Callable[[str], Result]) -> dict[str, Any]:
+        """Take the next block of walks through all levels; return its line of progress."""
+        first = self._outcome.num_walks
+        ids = range(first, min(first + _BLOCK, self._settings.walks))
+        num_pairs, num_rejected = len(self._outcome.pairs), len(self._outcome.rejected)
+        notes: list[dict[str, Any]] = []
+        walks = self._sampler.walks(ids)
+        proposals = [
+            _Proposal(candidate, walk, None, number)
+            for walk, candidates in ask.begin([] if self._full(1) else walks)
+            for number, candidate in enumerate(candidates)
+        ]
+        for level in self._levels:
+            fresh: dict[int, list[Pair]] = {walk.id: [] for walk in walks}
+            for proposal in proposals:
+                if not self._full(level) and (pair := self._judge(proposal, level, execute, notes)) is not None:
+                    fresh[proposal.walk.id].append(pair)
+            if all(self._full(deeper) for deeper in self._levels if deeper > level):
+                break
+            # Where the next level is full, the one after it is still reached by revisits.
+            proposals = [] if self._full(level + 1) else self._extend(ask, walks, level, fresh)
+        self._outcome.num_walks = ids.stop
+        return {
+            "walks": ids.stop,
+            "pairs": [pair.to_json() for pair in self._outcome.pairs[num_pairs:]],
+            "notes": notes,
+            "rejected": [asdict(rejected) for rejected in self._outcome.rejected[num_rejected:]],
+        }
+
+    def _extend(
+        self,
+        ask: "_Asker",
+        walks: Sequence[Walk],
+        level: int,
+        fresh: Mapping[int, list[Pair]],
+    ) -> list[_Proposal]:
+        """Propose the next level from each walk's new pairs and, where they are few, from pairs of old."""
+        tasks: list[tuple[Pair, Walk]] = []
+        for walk in walks:
+            own = fresh[walk.id][: self._settings.breadth]
+            tasks += [(pair, walk) for pair in own]
+            tasks += self._revisits(walk, level, self._settings.breadth - len(own), {pair.id for pair in own})
+        numbers = dict.fromkeys((walk.id for walk in walks), 0)
+        proposals = []
+        for (parent, walk), candidates in ask.extend(tasks):
+            for candidate in candidates:
+                proposals.append(_Proposal(candidate, walk, parent, numbers[walk.id]))
+                numbers[walk.id] += 1
+        return proposals
+
+    def _revisits(self, walk: Walk, level: int, count: int, taken: set[str]) -> list[tuple[Pair, Walk]]:
+        """Draw accepted pairs of a level to be extended once more, along their own columns under this walk's id.
+
+        A small database soon has all the simple pairs that it can have: what it still has to give lies deeper.
+        """
+        known = self._levels[level]
+        if count <= 0 or not known:
+            return []
+        random = generator(self._settings.seed, "revisit", walk.id, level)
+        drawn = [known[place] for place in random.permutation(len(known))[: count + len(taken)].tolist()]
+        chosen = [pair for pair in drawn if pair.id not in taken][:count]
+        origins = self._sampler.walks([pair.walk for pair in chosen])
+        return [(pair, replace(origin, id=walk.id)) for pair, origin in zip(chosen, origins, strict=True)]
+
+    def _judge(
+        self, proposal: _Proposal, level: int, execute: Callable[[str], Result], notes: list[dict[str, Any]]
+    ) -> Pair | None:
+        """Check a candidate; keep it, or why not."""
+        candidate, walk, parent = proposal.candidate, proposal.walk, proposal.parent
+        assert candidate.level == level, f"level {candidate.level} proposed at level {level}"
+        name = f"{self._source.catalog.db_id}/{walk.id}.{level}.{proposal.number}"
+        verdict = check(
+            candidate,
+            parent=parent,
+            catalog=self._source.catalog,
+            execute=execute,
+            guard=self._guard,
+            seen=self._seen,
+        )
+        if not isinstance(verdict, Accepted):
+            self._outcome.rejected.append(
+                Rejected(
+                    id=name,
+                    walk=walk.id,
+                    level=level,
+                    parent=parent.id if parent else None,
+                    question=candidate.question,
+                    sql=candidate.sql,
+                    operators=candidate.operators,
+                    reason=verdict.reason,
+                    detail=verdict.detail,
+                )
+            )
+            return None
+        pair = Pair(
+            id=name,
+            db_id=self._source.catalog.db_id,
+            level=level,
+            question=candidate.question,
+            sql=candidate.sql,
+            operators=candidate.operators,
+            sampler=walk.sampler,
+            parent=parent.id if parent else None,
+            walk=walk.id,
+            columns=verdict.columns,
+            tables=verdict.tables,
+            state=candidate.state,
+        )
+        self._keep(pair)
+        notes.append(asdict(verdict))
+        return pair
+
+    def _keep(self, pair: Pair) -> None:
+        self._outcome.pairs.append(pair)
+        self._levels[pair.level].append(pair)
+
+    def _replay(self, block: Mapping[str, Any]) -> None:
+        """Take over a block that was finished before."""
+        for record, note in zip(block["pairs"], block["notes"], strict=True):
+            pair = Pair.from_json(record)
+            self._keep(pair)
+            self._seen.note(pair.sql, pair.question, Accepted.from_json(note))
+        self._outcome.rejected += [Rejected.from_json(record) for record in block["rejected"]]
+        self._outcome.num_walks = block["walks"]
+
+
+def _read_progress(path: Path) -> Iterable[dict[str, Any]]:
+    """Read the finished blocks; half a line of a killed run is cut off."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
