@@ -48,7 +48,8 @@ def process(rank: int, world_size: int, out: Path) -> None:
 
 
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(process, args=(2, tmp_path), nprocs=2)
+    # Forked children have everything imported; there is no CUDA in them to mind.
+    torch.multiprocessing.start_processes(process, args=(2, tmp_path), nprocs=2, start_method="fork")
     measure(0, 1, tmp_path)
     logits_NK, targets_NK, *_ = case()
     one = np.load(tmp_path / "0of1.npz")
