@@ -54,8 +54,11 @@ def main(config_name: str, job: Job, *, of_run: Job | None = None) -> None:
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
         of_run: What ``run=<folder of a run>`` does instead, with that run's own config.
     """
-    config.register()
     arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return
+    config.register()
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     sweep = bool(flags & {"-m", "--multirun"})
@@ -65,12 +68,36 @@ def main(config_name: str, job: Job, *, of_run: Job | None = None) -> None:
                 _refuse_other_settings(folder, overrides)
                 of_run(_saved(folder), folder)
                 return
-            _check(config_name, overrides)
+            _check(config_name, overrides, sweep=sweep)
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
         _die(error)
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_guarded(job))()
+
+
+def help_text() -> str:
+    """List what can be chosen, with the first line of each file, which says when to choose it."""
+    program = Path(sys.argv[0]).name
+    described = sys.modules["__main__"].__doc__
+    lines = [
+        (described or "").strip(),
+        "",
+        f"  python {program} group=choice … key=value …        the command line wins over every file",
+        f"  python {program} -m key=1,2,3 …                    a sweep",
+        f"  python {program} --cfg job group=choice …          show every key and its value, and stop",
+    ]
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        choices = sorted(folder.glob("*.yaml"))
+        if choices:
+            lines += ["", folder.name]
+            lines += [f"  {path.stem:<28} {_when_to_choose(path)}".rstrip() for path in choices]
+    return "\n".join(lines)
+
+
+def _when_to_choose(path: Path) -> str:
+    comments = (line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
 
 
 def _guarded(job: Job) -> Callable[[DictConfig], Any]:
@@ -134,7 +161,7 @@ def _refuse_other_settings(folder: Path, overrides: list[str]) -> None:
         )
 
 
-def _check(config_name: str, overrides: list[str]) -> None:
+def _check(config_name: str, overrides: list[str], *, sweep: bool) -> None:
     """Compose what will be composed, every value of a sweep too, and explain what fails."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -142,14 +169,19 @@ def _check(config_name: str, overrides: list[str]) -> None:
         raise ConfigError(
             error.override, str(error).splitlines()[0], "write key=value; quote values with commas or spaces"
         ) from None
+    several = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    if several and not sweep:
+        raise ConfigError(several[0], "several values for one run", "add -m for a sweep, or quote a value with commas")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for variant in _variants(parsed):
             try:
                 cfg = compose(config_name, overrides=variant, return_hydra_config=True)
-                _check_folder(cfg)
                 _check_task(cfg)
-            except (HydraException, OmegaConfBaseException) as error:
+                if not sweep:
+                    HydraConfig.instance().set_config(cfg)  # the folder's name tells the choices
+                    _check_folder(cfg)
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
                 raise _explain(config_name, variant, error) from None
     GlobalHydra.instance().clear()
 
@@ -170,12 +202,12 @@ def _variants(overrides: list[Override]) -> Iterator[list[str]]:
 
 
 def _check_folder(cfg: DictConfig) -> None:
-    """Refuse an output folder that cannot be written, before Hydra tries to make it."""
-    folder = Path(cfg.hydra.run.dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError("run", f"cannot write into {folder}", "give another folder: run=…")
+    """Refuse an output folder that cannot be made, before Hydra tries to."""
+    folder = Path(cfg.hydra.run.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run", f"cannot make the folder {folder} ({error.strerror})", "give another: run=…") from None
 
 
 def _check_task(cfg: DictConfig) -> None:
@@ -209,7 +241,7 @@ def _explain(config_name: str, overrides: list[str], error: Exception) -> Config
         try:
             compose(config_name, overrides=[*good, override])
             good.append(override)
-        except (HydraException, OmegaConfBaseException) as cause:
+        except (HydraException, OmegaConfBaseException, ValueError) as cause:
             return _explain_one(config_name, good, override, cause)
     return ConfigError("config", _first_line(error), "check the files under conf/")
 
@@ -235,15 +267,15 @@ def _explain_one(config_name: str, good: list[str], override: str, cause: Except
 def _did_you_mean(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:  # the right last part under another parent: epochs → trainer.max_epochs
-        last = word.rsplit(".", 1)[-1]
-        near = [key for key in known if key.rsplit(".", 1)[-1] == last][:1]
+        lasts = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+        near = [lasts[last] for last in difflib.get_close_matches(word.rsplit(".", 1)[-1], lasts, n=1, cutoff=0.7)]
     return f"did you mean {near[0]}? " if near else ""
 
 
 def _siblings(name: str, keys: list[str]) -> str:
-    parent = name.rsplit(".", 1)[0] + "." if "." in name else ""
-    found = [key for key in keys if key.startswith(parent)] or sorted({key.split(".")[0] for key in keys})
-    return ", ".join(found)
+    parent = name.rpartition(".")[0]
+    beside = [key for key in keys if key.rpartition(".")[0] == parent]
+    return ", ".join(beside or (key for key in keys if "." not in key))
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

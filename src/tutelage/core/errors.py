@@ -16,8 +16,8 @@ class UserError(Exception):
         super().__init__(where, what, way_out)
 
     def __str__(self) -> str:
-        way_out = self.way_out[:1].upper() + self.way_out[1:]
-        return f"{self.where}: {self.what.rstrip('.')}. {way_out.rstrip('.')}."
+        way_out = (self.way_out[:1].upper() + self.way_out[1:]).strip()
+        return f"{self.where}: {self.what.rstrip('.')}. {way_out}{'' if way_out[-1] in '.?…' else '.'}"
 
 
 class ConfigError(UserError):

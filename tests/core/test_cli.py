@@ -1,0 +1,85 @@
+"""The command line as a person meets it: one line for a slip, no traceback, and nothing made."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tutelage.core import cli, config
+from tutelage.core.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, str(ROOT / "train.py")]
+    return subprocess.run([*program, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+SLIPS = [
+    ("trainer.max_epoch=3", "trainer.max_epoch: no such key. Did you mean trainer.max_epochs?"),
+    ("epochs=3", "epochs: no such key. Did you mean trainer.max_epochs?"),
+    ("zzzz=3", "zzzz: no such key. Keys there: task, data, model, method, optim, trainer"),
+    ("trainer.max_epochs=many", "trainer.max_epochs: 'many' does not fit (Value 'many' of type 'str' could not"),
+    ("method=cam_k", "method: no choice 'cam_k'. Did you mean cam_kd? choose from: cam_kd, "),
+    ("task=text2sql method=cam_kd", "method: cam_kd is not for task=text2sql. Choose from: "),
+    ("data=spider", "data: spider is not for task=multilabel. Choose from: coco, digits, "),
+    ("seed=1,2", "seed: several values for one run. Add -m for a sweep"),
+    ("nonsense", "Write key=value; quote values with commas or spaces."),
+    ("run=/proc/no/such", "run: cannot make the folder /proc/no/such"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "says"), SLIPS)
+def test_a_slip_is_explained(overrides: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config.register()
+    with pytest.raises(ConfigError) as caught:
+        cli._check("config", overrides.split(), sweep=False)
+    assert says in str(caught.value)
+    assert not list(tmp_path.iterdir())  # refused before anything was made
+
+
+@pytest.mark.parametrize("value", ["seed=1,x", "method=cam_kd,camkd", "method=cam_kd,sft"])
+def test_every_value_of_a_sweep_is_looked_at(value: str) -> None:
+    config.register()
+    with pytest.raises(ConfigError):
+        cli._check("config", [value, "trainer.max_epochs=1,2"], sweep=True)
+    cli._check("config", ["seed=1,2", "method=cam_kd,supervised"], sweep=True)
+
+
+def test_no_traceback_and_exit_status_2(tmp_path: Path) -> None:
+    done = run("method=cam_kd", "data=coco", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: data.root: no value given. Give it on the command line: data.root=…"
+    assert done.stdout == ""
+
+
+def test_help_lists_every_choice_and_when_to_take_it(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0 and not list(tmp_path.iterdir())
+    for folder in (path for path in (ROOT / "conf").iterdir() if path.is_dir()):
+        for choice in folder.glob("*.yaml"):
+            lines = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == [choice.stem]]
+            assert lines and all(len(words) > 3 for words in lines), (
+                f"{choice}: let its first line say when to choose it"
+            )
+
+
+def test_help_and_cfg_import_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['train.py', {!r}, *{!r}]; exec(open('train.py').read()); print('torch' in sys.modules)"
+    )
+    for question, rest in (("--help", []), ("--cfg", ["job"])):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(question, rest)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_an_error_says_where_what_and_the_way_out() -> None:
+    assert (
+        str(ConfigError("data.root", "no such folder.", "give another")) == "data.root: no such folder. Give another."
+    )
+    assert str(DataError("a.jpg", "cut off", "did it arrive whole?")) == "a.jpg: cut off. Did it arrive whole?"

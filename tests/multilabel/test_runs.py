@@ -1,0 +1,267 @@
+"""Whole runs on a handful of scenes: what they leave behind, resuming, several processes, and what they refuse."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from tutelage.core.errors import ConfigError, RunError
+from tutelage.core.results import read_metrics
+from tutelage.core.run import evaluate, open_task, train
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "data.num_train=40",
+    "data.num_val=12",
+    "data.num_test=15",
+    "data.batch_size=8",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.progress_bar=false",
+    "trainer.log_every_n_steps=1",
+    "trainer.threads=1",
+]
+Compose = Callable[..., DictConfig]
+
+
+def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+    assert isinstance(content, dict)
+    return content
+
+
+def scores(folder: Path) -> dict[str, float]:
+    metrics = read_metrics(folder)
+    assert metrics is not None
+    return {name: float(value) for name, value in metrics.items() if "time/" not in name}
+
+
+def script(*overrides: str, code: str = "", kill_after: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a process of its own, and kill it after so many training batches of this process."""
+    program = f"""
+import os, signal, sys
+from tutelage.core import callbacks
+batches = 0
+def end(self, *args, kept=callbacks.LastCheckpoint.on_train_batch_end, **kwargs):
+    global batches
+    kept(self, *args, **kwargs)
+    batches += 1
+    if batches == {kill_after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks.LastCheckpoint.on_train_batch_end = end
+{code}
+sys.argv[0] = "train.py"
+exec(open("train.py").read())
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", program, *overrides],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_leaves_what_was_promised(
+    compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    metrics = train(compose_config(*SMALL), folder=folder)
+    assert {path.name for path in folder.iterdir()} >= {
+        ".hydra", "metrics.json", "checkpoints", "predictions.npz", "items.csv", "report.html", "manifest.json",
+        "curves.csv",
+    }  # fmt: skip
+    assert {"test/mAP", "test/CF1", "teacher/test/mAP", "time/train_s", "student/parameters"} <= metrics.keys()
+    assert all(not isinstance(value, dict | list) for value in metrics.values())
+
+    # The teacher is in no checkpoint, and the student's is loadable without it.
+    names = weights(folder).keys()
+    assert any(name.startswith("student.") for name in names) and not any("teacher" in name for name in names)
+
+    # The numbers are those of the predictions that were written.
+    from tutelage.multilabel.metrics import scores as score
+
+    with np.load(folder / "predictions.npz") as kept:
+        again = score(kept["logits"], kept["targets"])
+        assert len(kept["ids"]) == 15 == len((folder / "items.csv").read_text().splitlines()) - 1
+    assert metrics["test/mAP"] == pytest.approx(100 * again["mAP"])
+
+    table = capsys.readouterr().out
+    assert "teacher" in table and "student" in table and f"{metrics['test/mAP']:.2f}" in table
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page and page.count("data:image/png") > 10
+    assert not re.search(r"""(src|href)=["']http""", page)  # self-contained
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert len(manifest["data"]["fingerprint"]) == 16 and manifest["labels"] == list("0123456789")
+
+    # Scored again from its folder alone: the same numbers; trained again: it answers with them.
+    before = scores(folder)
+    (folder / "predictions.npz").unlink()
+    evaluate(folder)
+    assert scores(folder) == pytest.approx(before) and (folder / "predictions.npz").exists()
+    assert train(compose_config(*SMALL), folder=folder) == read_metrics(folder)
+
+    # A second student finds the teacher.
+    capsys.readouterr()
+    second = train(compose_config(*SMALL, "seed=2"), folder=tmp_path / "second")
+    assert "First the teacher" not in capsys.readouterr().out
+    assert second["teacher/test/mAP"] == metrics["teacher/test/mAP"] and second["test/mAP"] != metrics["test/mAP"]
+
+
+def test_a_student_alone_needs_no_teacher(compose_config: Compose, tmp_path: Path) -> None:
+    metrics = train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
+    assert not (tmp_path / "store").exists() and not any(name.startswith("teacher/") for name in metrics)
+
+
+def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_path: Path) -> None:
+    from lightning.pytorch import Trainer
+
+    task = open_task(compose_config(*SMALL), folder=tmp_path / "run")
+    task.prepare()
+    datamodule = task.datamodule()
+    module = task.module(datamodule)
+    teacher = module._teacher[0]  # type: ignore[attr-defined, index]
+    before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
+    student = {name: value.clone() for name, value in module.student.state_dict().items()}  # type: ignore[union-attr]
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(module, datamodule)
+    assert not teacher.network.training and not any(p.requires_grad for p in teacher.network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in teacher.network.state_dict().items())
+    changed = {n for n, value in module.student.state_dict().items() if not torch.equal(student[n], value)}  # type: ignore[union-attr]
+    assert any(name.startswith("head.") for name in changed)
+    assert any(name.startswith("backbone.") for name in changed)
+    optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert not optimised & {id(p) for p in teacher.network.parameters()}
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed in the first epoch, at an epoch's last step before its validation, and in the second epoch."""
+    common = [*SMALL, f"store={tmp_path / 'store'}", "trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=3"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = script(*common, f"run={whole}")
+    assert done.returncode == 0, done.stderr
+    for after in (3, 3, 4):  # step 3; step 2 + 3 = the epoch's last; then into the second epoch
+        stopped = script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
+        assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+        assert read_metrics(killed) is None
+    done = script(f"run={killed}")
+    assert done.returncode == 0, done.stderr
+    for name in ("last.ckpt", "best.ckpt"):
+        expected, found = weights(whole, name), weights(killed, name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected), name
+    assert scores(whole) == scores(killed)
+    assert (whole / "curves.csv").read_text() == (killed / "curves.csv").read_text()
+    assert (whole / "items.csv").read_text() == (killed / "items.csv").read_text()
+
+
+def test_other_settings_cannot_continue_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("seed: 1\n")
+    (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+    done = script(f"run={folder}", "optim.lr=1")
+    assert done.returncode == 2 and "was started without optim.lr=1" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_processes_equal_one(compose_config: Compose, tmp_path: Path) -> None:
+    """No batch statistics in these networks, so that the only difference is the order of sums."""
+    common = [
+        *SMALL, "model.teacher.name=test_convnext", "model.student.name=test_convnext",
+        "model.student.output_stride=null", "model.teacher.output_stride=null", "trainer.max_epochs=1",
+        "trainer.gradient_clip_val=1.0",
+    ]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(compose_config(*common), folder=one)
+    train(compose_config(*common, "trainer=cpus"), folder=two)
+    expected, found = weights(one), weights(two)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+    with np.load(one / "predictions.npz") as a, np.load(two / "predictions.npz") as b:
+        assert a["ids"].tolist() == b["ids"].tolist() and len(a["ids"]) == 15  # odd: one rank had a filler
+        np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-3, atol=1e-4)
+    assert scores(two) == pytest.approx(scores(one), abs=0.5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(compose_config: Compose, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match=r"not finite at step 1 \(epoch 0, batch 1, samples \d+, ") as caught:
+        train(compose_config(*SMALL, "method=supervised", "optim.lr=1e30", "optim.warmup=0"), folder=folder)
+    assert "lower optim.lr" in str(caught.value)
+    assert (folder / "checkpoints" / "before_nan.ckpt").exists() and read_metrics(folder) is None
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, saved, save = tmp_path / "run", [], torch.save
+
+    def full(content: object, path: Path) -> None:
+        if len(saved) >= 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        saved.append(path)
+        save(content, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=f"No space left on device.*continue with: python train.py run={folder}"):
+        train(compose_config(*SMALL, "method=supervised"), folder=folder)
+    assert weights(folder) and not list((folder / "checkpoints").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", "foreign"], ids=["empty", "text", "foreign"])
+def test_a_checkpoint_that_is_none_is_refused(compose_config: Compose, tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    if isinstance(content, str):
+        torch.save({"weights": torch.zeros(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=r"last.ckpt: .*a checkpoint.*delete"):
+        train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
+
+
+def test_a_teacher_of_other_labels_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    train(compose_config(*SMALL, "method=supervised", "trainer.max_epochs=1"), folder=folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "labels": ["cat", "dog"]}))
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    with pytest.raises(
+        ConfigError, match=r"was trained on 2 labels, the data has 10 \(only the teacher's: \['cat', 'dog'\]"
+    ):
+        open_task(compose_config(*SMALL, f"model.teacher.checkpoint={checkpoint}"), folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.num_train=0", "no training samples"),
+        ("data.batch_size=41", r"data.batch_size: 41 is larger than the training data \(40 samples\). Use at most 40."),
+        ("model.student.name=resnet1000", "resnet1000"),
+        ("data.num_val=0", "data.num_val"),
+    ],
+)
+def test_data_that_cannot_train_is_refused(compose_config: Compose, tmp_path: Path, override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        train(compose_config(*SMALL, "method=supervised", override), folder=tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write into"):
+        train(compose_config(*SMALL), folder=tmp_path / "file" / "run")
