@@ -50,7 +50,7 @@ def test_one_question_in_two_words_of_sql_stays_together() -> None:
         explored(3, "Count the a.", "SELECT sum(1) FROM t WHERE a IS NOT NULL"),
     ]
     for seed in range(30):
-        parts = split_explored(chain, val=0.3, held_out=0.4, seed=seed)
+        parts = split_explored(chain, val=0.3, held_out=0.4, seed=seed)  # one group cannot be cut
         assert sorted(len(part) for part in parts.values()) == [0, 0, 4]
 
 
@@ -71,6 +71,13 @@ def test_shares_are_about_right_and_databases_apart() -> None:
     assert 140 < len(parts["held_out"]) < 260
     held = {db: {e.sql for e in parts["held_out"] if e.db_id == db} for db in ("d", "e")}
     assert held["d"] != held["e"]
+
+
+def test_few_templates_still_leave_some_to_pick_and_to_score_by() -> None:
+    examples = [explored(n, f"q{'x' * n}", f"SELECT a{n} FROM t") for n in range(4)]
+    for seed in range(20):
+        parts = split_explored(examples, val=0.05, held_out=0.05, seed=seed)
+        assert min(map(len, parts.values())) >= 1
 
 
 def test_a_pair_becomes_an_example() -> None:

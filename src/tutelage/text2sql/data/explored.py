@@ -48,12 +48,21 @@ def split_explored(examples: Iterable[Example], *, val: float, held_out: float, 
         seed: Of the cut, which is a function of it and of each group's templates.
     """
     examples = list(examples)
-    group_of = _groups(examples)
+    group_of = [(example.db_id, group) for example, group in zip(examples, _groups(examples), strict=True)]
+    draws = {group: generator(seed, "explored", *group).random() for group in group_of}
+    part_of: dict[tuple[str, str], Part] = {
+        group: "held_out" if draw < held_out else "val" if draw < held_out + val else "train"
+        for group, draw in draws.items()
+    }
+    # Of few templates chance may leave a part without any; it then gets the one that came closest.
+    wanted: tuple[tuple[Part, float], ...] = (("held_out", held_out), ("val", val))
+    for part, share in wanted:
+        left = sorted((draws[group], group) for group, found in part_of.items() if found == "train")
+        if share > 0 and part not in part_of.values() and len(left) > 1:
+            part_of[left[0][1]] = part
     parts: dict[Part, list[Example]] = {"train": [], "val": [], "held_out": []}
     for example, group in zip(examples, group_of, strict=True):
-        draw = generator(seed, "explored", example.db_id, group).random()
-        part: Part = "held_out" if draw < held_out else "val" if draw < held_out + val else "train"
-        parts[part].append(example)
+        parts[part_of[group]].append(example)
     return parts
 
 

@@ -14,6 +14,7 @@ from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.database.values import ValueIndex
 from tutelage.text2sql.inference.generate import Decoding, Engine, Request
 from tutelage.text2sql.inference.select import Candidate, Selection, choose
+from tutelage.text2sql.inference.vllm import check_vllm
 from tutelage.text2sql.prompts import Encoded, Matches, Prompt, sql_of
 from tutelage.text2sql.prompts.chat import Message, check_template, prompt_ids
 
@@ -52,6 +53,8 @@ class Inference:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work; ``Decoding`` refuses the rest."""
+        if self.engine == "vllm":
+            check_vllm()
         if self.repair_rounds < 0:
             raise ConfigError("inference.repair_rounds", f"{self.repair_rounds} is negative", "give 0 or more")
         self.decoding()

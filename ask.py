@@ -1,0 +1,30 @@
+"""Ask a trained run: ``python ask.py run=runs/… "How many flights left JFK late?"`` prints SQL and rows.
+
+``database=other.sqlite`` asks another database, ``db_id=…`` one of several, ``rows=50`` prints more. Databases are
+only read.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Answer, or say in one line why not."""
+    arguments = sys.argv[1:]
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(__doc__)
+        return
+    # Progress bars and notices of the libraries would stand between question and answer.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from tutelage.core.errors import UserError
+    from tutelage.text2sql.asking import ask, parse
+
+    try:
+        ask(parse(arguments))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
