@@ -168,7 +168,8 @@ def test_bootstrap_is_the_slow_loop() -> None:
     drawn_RN = metrics.generator("bootstrap", 5).integers(0, 80, size=(60, 80), dtype=np.int32)
     slow = [np.nanmean(average_precision(logits_NK[drawn], targets_NK[drawn])) for drawn in drawn_RN]
     low, high = bootstrap_interval(logits_NK, targets_NK, replicates=60, seed=5)
-    assert (low, high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-12)
+    mirrored = 2 * scores(logits_NK, targets_NK)["mAP"] - np.quantile(slow, [0.975, 0.025])
+    assert (low, high) == pytest.approx(tuple(mirrored), abs=1e-12)
 
 
 def test_bootstrap_interval_narrows_with_the_sample_and_holds_the_score() -> None:
@@ -181,6 +182,21 @@ def test_bootstrap_interval_narrows_with_the_sample_and_holds_the_score() -> Non
         widths.append(high - low)
     assert widths[1] < widths[0] / 2.5
     assert np.isnan(bootstrap_interval(logits_NK, np.zeros_like(targets_NK))).all()
+
+
+def test_bootstrap_interval_holds_the_true_score() -> None:
+    """Few positives make the mAP of a sample too high; the interval must know."""
+    random = np.random.default_rng(0)
+
+    def draw(samples: int) -> tuple[np.ndarray, np.ndarray]:
+        targets_NK = (random.random((samples, 20)) < 0.02).astype(np.int8)
+        return (random.normal(size=(samples, 20)) + 2 * targets_NK).astype(np.float32), targets_NK
+
+    truth = scores(*draw(50_000))["mAP"]
+    samples = [draw(2000) for _ in range(15)]
+    intervals = [bootstrap_interval(*sample, replicates=100, seed=i) for i, sample in enumerate(samples)]
+    assert np.mean([scores(*sample)["mAP"] for sample in samples]) > truth + 0.005
+    assert sum(low < truth < high for low, high in intervals) >= 13
 
 
 def gathered(logits_NK: np.ndarray, targets_NK: np.ndarray, batches: list[list[int]], dtype=torch.float32):

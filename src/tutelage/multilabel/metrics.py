@@ -172,7 +172,12 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the all-point mAP, over images.
+    """Basic (reverse percentile) bootstrap interval of the all-point mAP, over images.
+
+    The mAP of a sample is too high where positives are few, and that of a resample is too high once more. The basic
+    interval takes this off; the mAP itself may then lie near its upper end, or above. Over 100 drawn samples of 771
+    images and 80 labels at 4 %, it held the true mAP 84 times and the percentile interval once; of 2,000 images and
+    20 labels at 2 %, 96 and 77 times.
 
     A replicate is a count for each image, so each class is sorted once and not once a replicate. A class that
     loses all its positives in a replicate is left out of that replicate's mean.
@@ -196,7 +201,8 @@ def bootstrap_interval(
     mean_R = (total_R / np.maximum(classes_R, 1))[classes_R > 0]
     tail = (1 - level) / 2
     low, high = np.quantile(mean_R, [tail, 1 - tail])
-    return float(low), float(high)
+    score = _mean(average_precision(logits_NK, targets_NK))
+    return float(2 * score - high), float(2 * score - low)
 
 
 def _weighted_average_precision(
