@@ -60,6 +60,7 @@ class Anatomy:
             (``each``), or that cannot be done (``never``: batch norm or a large kernel after pooling) and the
             map itself stands for it.
         exact: The mean of the locations is the pooled embedding.
+        map_is_pooled: The embedding depends on the map. A ViT's may be a token of its own.
         stage_indices: Which of timm's intermediates are the stages.
         stage_channels: Their channels, shallow to deep; empty where timm cannot give them.
     """
@@ -71,6 +72,7 @@ class Anatomy:
     embedding_dim: int
     locating: Literal["same", "each", "never"]
     exact: bool
+    map_is_pooled: bool
     stage_indices: tuple[int, ...]
     stage_channels: tuple[int, ...]
 
@@ -138,6 +140,7 @@ def probe(model: Backbone, *, resolution: int, where: str) -> Anatomy:
                 embedding_dim=embedding_BC.shape[1],
                 locating="each",
                 exact=False,
+                map_is_pooled=_map_is_pooled(model, raw, embedding_BC, prefix=prefix),
                 stage_indices=stage_indices,
                 stage_channels=stage_channels,
             )
@@ -259,6 +262,14 @@ def _watched_head(model: Backbone, raw: Tensor) -> tuple[Tensor, bool]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _map_is_pooled(model: Backbone, raw: Tensor, embedding_BC: Tensor, *, prefix: int) -> bool:
+    if prefix == 0:
+        return True
+    other = raw.clone()
+    other[:, prefix:] += 1
+    return not torch.equal(model.forward_head(other, pre_logits=True), embedding_BC)
 
 
 def _try_locations(model: Backbone, raw: Tensor, anatomy: Anatomy) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutelage.core.build import build
+from tutelage.core.errors import ConfigError
 from tutelage.multilabel.networks import backbone as backbones
 from tutelage.multilabel.networks.backbone import Anatomy, Backbone
 from tutelage.multilabel.networks.cam import grad_cam
@@ -132,16 +133,12 @@ class Network(nn.Module):
             stages = tuple(intermediates)
         else:
             raw = self.backbone.forward_features(pixels_BCHW)
-        features = BackboneFeatures(self.backbone, raw, anatomy=self.anatomy)
-        output: NetOutput
         if "cams_BKHW" in reads and self.gradient_cams:
-            output = self.head(features, reads=reads - {"cams_BKHW"})
-            output.cams_BKHW = grad_cam(self._scores, raw, to_map=self._to_map)
+            without_cams = reads - {"cams_BKHW"}
+            output = grad_cam(lambda seen: self._headed(seen, reads=without_cams), raw, to_map=self._to_map)
         else:
-            output = self.head(features, reads=reads)
+            output = self._headed(raw, reads=reads)
         output.stages = stages
-        if "embedding_BC" in reads:
-            output.embedding_BC = features.pooled()
         return output
 
     def prepare(self, images_BCHW: Tensor) -> Tensor:
@@ -159,10 +156,12 @@ class Network(nn.Module):
         """Return the names, in this module, of the parameters that a head learning rate is for."""
         return frozenset(f"head.{name}" for name, _ in self.head.named_parameters())
 
-    def _scores(self, raw: Tensor) -> Tensor:
+    def _headed(self, raw: Tensor, *, reads: frozenset[Field]) -> NetOutput:
         features = BackboneFeatures(self.backbone, raw, anatomy=self.anatomy)
-        output: NetOutput = self.head(features, reads=frozenset())
-        return output.logits_BK
+        output: NetOutput = self.head(features, reads=reads)
+        if "embedding_BC" in reads:
+            output.embedding_BC = features.pooled()
+        return output
 
     def _to_map(self, raw: Tensor) -> Tensor:
         anatomy = self.anatomy
@@ -211,6 +210,12 @@ def build_network(
     anatomy = backbones.probe(backbone, resolution=resolution, where=where)
     widths = Widths(pooled=anatomy.embedding_dim, located=anatomy.location_channels)
     described = backbones.pretrained_cfg(spec.name, where=where)
+    if spec.cams == "gradient" and not anatomy.map_is_pooled:
+        raise ConfigError(
+            f"{where}.cams",
+            f"{spec.name} classifies by a token of its own, so no gradient reaches its last map",
+            f"set {where}.cams=head",
+        )
     network = Network(
         backbone,
         head=build(head, where="head", widths=widths, num_labels=num_labels),
