@@ -163,7 +163,8 @@ def test_structure_guided_generation_follows_a_mined_shape(server: Server, tmp_p
     assert "ORDER BY _ LIMIT" not in asked  # two steps at once
     assert "- customer.id = purchase.customer_id\n" in asked
     assert "Table purchase (what was bought), 9 rows:" in asked
-    assert "- price REAL: price [euros]\n" in asked
+    assert "- price REAL [euros]\n" in asked
+    assert "- name TEXT: what she is called\n" in asked  # as semantic exploration had it
 
 
 def test_progressive_rewriting_adds_one_operator(server: Server, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlglot
 from pydantic import BaseModel
@@ -55,7 +55,7 @@ class Api(Synthesizer):
         price: Mapping[str, float],
         budget_usd: float,
         replies: str,
-        parameters: Mapping[str, Json],
+        parameters: Mapping[str, Any],
         response_format: Literal["json_schema", "json_object", "text"],
         width: int,
         structure_share: float,

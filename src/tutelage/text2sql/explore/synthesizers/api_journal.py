@@ -19,6 +19,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            self._write("\n")  # what a kill left of a line must not swallow the next one
 
     def records(self) -> Iterator[dict[str, Json]]:
         """Read what is whole: a kill may have left half a line."""
@@ -35,11 +37,12 @@ class Journal:
 
     def append(self, record: Mapping[str, Json]) -> None:
         """Write a line that is on the disk when this returns, whole even if other processes write too."""
-        # A line break first: what a kill left of the line before must not swallow this one.
-        line = "\n" + json.dumps(record, ensure_ascii=False) + "\n"
+        self._write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _write(self, text: str) -> None:
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(file, line.encode())
+            os.write(file, text.encode())
             os.fsync(file)
         finally:
             os.close(file)

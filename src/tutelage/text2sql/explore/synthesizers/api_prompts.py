@@ -1,6 +1,6 @@
 """What the prompt templates are filled with: the part of the database that a request is about, and shapes to follow."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tutelage.text2sql.database.catalog import Catalog, Column, Table
 from tutelage.text2sql.explore.knowledge import JoinShape, Knowledge, Skeleton
-from tutelage.text2sql.explore.pair import OPERATORS, Operator, Pair, Walk
+from tutelage.text2sql.explore.pair import OPERATORS, Json, Operator, Pair, Walk
 
 _MAX_COLUMNS = 24  # of a table; the walk's own come first
 _MAX_TABLES = 6
@@ -93,17 +93,21 @@ class Sight:
 
     def of_walk(self, walk: Walk) -> list[ShownTable]:
         """Show the walk's columns and their tables' keys."""
-        return [self._show(self._catalog.table(name), self._columns(walk, name), limit=0) for name in walk.tables]
+        return [self._show(name, walk, said={}, limit=0) for name in walk.tables]
 
     def around(self, parent: Pair, walk: Walk) -> list[ShownTable]:
-        """Show the tables of a pair, those of its walk, and what can be joined to them."""
+        """Show the tables of a pair, those of its walk, and what can be joined to them.
+
+        What semantic exploration said of columns stands in the pair's state, and is shown where nothing else is known.
+        """
         names = dict.fromkeys((*parent.tables, *walk.tables))
         for join in self._joins:
             tables = _tables(join)
             if names.keys() & tables:
                 names |= dict.fromkeys(sorted(tables))
-        chosen = list(names)[:_MAX_TABLES]
-        return [self._show(self._catalog.table(name), self._columns(walk, name), limit=_MAX_COLUMNS) for name in chosen]
+        said = parent.state.get("meanings")
+        assert isinstance(said, dict)
+        return [self._show(name, walk, said=said, limit=_MAX_COLUMNS) for name in list(names)[:_MAX_TABLES]]
 
     def joins(self, shown: Iterable[ShownTable]) -> list[str]:
         """Write how the shown tables are joined."""
@@ -125,27 +129,25 @@ class Sight:
         wanted = [frozenset((*parent.operators, operator)) for operator in operators]
         return [skeleton for skeleton in self._skeletons if frozenset(skeleton.operators) in wanted]
 
-    def _columns(self, walk: Walk, table: str) -> list[str]:
-        return [column for of_table, column in walk.columns if of_table == table]
-
-    def _show(self, table: Table, first: Sequence[str], *, limit: int) -> ShownTable:
-        """Show a table: these columns, its keys, and others up to the limit."""
-        keys = {*table.primary_key, *(name for key in table.foreign_keys for name in key.columns)}
-        chosen = {*first, *keys}
+    def _show(self, name: str, walk: Walk, *, said: Mapping[str, Json], limit: int) -> ShownTable:
+        """Show a table: the walk's columns, its keys, and others up to the limit."""
+        table = self._catalog.table(name)
+        keys = {*table.primary_key, *(column for key in table.foreign_keys for column in key.columns)}
+        chosen = keys | {column for of_table, column in walk.columns if of_table == name}
         for column in table.columns:
             if len(chosen) >= limit:
                 break
             chosen.add(column.name)
-        columns = tuple(self._show_column(table, column) for column in table.columns if column.name in chosen)
+        columns = tuple(self._show_column(table, column, said) for column in table.columns if column.name in chosen)
         return ShownTable(table.name, table.comment, table.num_rows, columns)
 
-    def _show_column(self, table: Table, column: Column) -> ShownColumn:
+    def _show_column(self, table: Table, column: Column, said: Mapping[str, Json]) -> ShownColumn:
         known = self._meanings.get((table.name, column.name))
         return ShownColumn(
             name=column.name,
             type=column.type,
             is_key=column.name in table.primary_key,
-            meaning=(known.description or known.name) if known else "",
+            meaning=(known and known.description) or str(said.get(f"{table.name}.{column.name}", "")),
             unit=(known.unit or "") if known else "",
             examples=tuple(repr(value) for value in known.values if len(str(value)) <= _MAX_VALUE) if known else (),
             value_description=known.value_description if known else "",
