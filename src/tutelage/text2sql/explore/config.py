@@ -27,6 +27,7 @@ class LimitSettings:
     seconds: float = 5.0
     rows: int = 10_000  # a question that wants more is not one that a person asks
     memory_mb: int = 1024
+    workers: int = 2  # processes; how many changes nothing but the time
 
 
 @dataclass

@@ -8,7 +8,6 @@ the same files, byte for byte (offline; an API's answers are the same where its 
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
-from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.database.flights import flights_database
 from tutelage.text2sql.database.snapshot import snapshot
 from tutelage.text2sql.explore.config import ExploreSettings
@@ -33,6 +32,7 @@ from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.outputs import write_outputs
 from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
 from tutelage.text2sql.explore.reading import Reading
+from tutelage.text2sql.explore.runner import Runner
 from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
@@ -189,33 +189,28 @@ class Exploration:
         Returns:
             What the manifest says beside the inputs: counts, and rejects by reason.
         """
-        limits = self._settings.limits
         progress = self._folder / "progress.jsonl"
         for block in _read_progress(progress):
             self._replay(block)
         if self._outcome.num_walks:
             self._say(f"goes on at walk {self._outcome.num_walks}: {self._so_far()}")
-        lock = threading.Lock()  # an executor is for one thread; API synthesizers propose from several
+        limits = self._settings.limits
         with Executor(
-            workers=1, limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb)
+            workers=limits.workers, limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb)
         ) as executor:
-
-            def execute(sql: str) -> Result:
-                with lock:
-                    return executor.run(self._source.path, sql)
-
+            runner = Runner(executor, self._source.path)
             synthesizer: Synthesizer = build(
                 self._settings.synthesizer,
                 where="synthesizer",
                 catalog=self._source.catalog,
                 knowledge=self._knowledge,
-                execute=execute,
+                execute=runner.run,
                 seed=self._settings.seed,
             )
             with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
                 ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
                 while not self._finished():
-                    block = self._block(ask, execute)
+                    block = self._block(ask, runner)
                     file.write(json.dumps(block, ensure_ascii=False) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
@@ -242,7 +237,7 @@ class Exploration:
         counts = ", ".join(f"level {level}: {len(pairs)}" for level, pairs in self._levels.items() if pairs)
         return f"{len(self._outcome.pairs)} pairs ({counts or 'none yet'}), {len(self._outcome.rejected)} rejected"
 
-    def _block(self, ask: "_Asker", execute: Callable[[str], Result]) -> dict[str, Any]:
+    def _block(self, ask: "_Asker", runner: Runner) -> dict[str, Any]:
         """Take the next block of walks through all levels; return its line of progress."""
         first = self._outcome.num_walks
         ids = range(first, min(first + _BLOCK, self._settings.walks))
@@ -256,9 +251,10 @@ class Exploration:
         ]
         for level in self._levels:
             fresh: dict[int, list[Pair]] = {walk.id: [] for walk in walks}
-            for proposal in proposals:
-                if not self._full(level) and (pair := self._judge(proposal, level, execute, notes)) is not None:
-                    fresh[proposal.walk.id].append(pair)
+            with runner.ahead(proposal.candidate.sql for proposal in proposals):
+                for proposal in proposals:
+                    if not self._full(level) and (pair := self._judge(proposal, level, runner, notes)) is not None:
+                        fresh[proposal.walk.id].append(pair)
             if all(self._full(deeper) for deeper in self._levels if deeper > level):
                 break
             # Where the next level is full, the one after it is still reached by revisits.
@@ -306,9 +302,7 @@ class Exploration:
         origins = self._sampler.walks([pair.walk for pair in chosen])
         return [(pair, replace(origin, id=walk.id)) for pair, origin in zip(chosen, origins, strict=True)]
 
-    def _judge(
-        self, proposal: _Proposal, level: int, execute: Callable[[str], Result], notes: list[dict[str, Any]]
-    ) -> Pair | None:
+    def _judge(self, proposal: _Proposal, level: int, runner: Runner, notes: list[dict[str, Any]]) -> Pair | None:
         """Check a candidate; keep it, or why not."""
         candidate, walk, parent = proposal.candidate, proposal.walk, proposal.parent
         assert candidate.level == level, f"level {candidate.level} proposed at level {level}"
@@ -317,7 +311,7 @@ class Exploration:
             candidate,
             parent=parent,
             catalog=self._source.catalog,
-            execute=execute,
+            execute=runner.run,
             guard=self._guard,
             seen=self._seen,
         )
