@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.networks import backbone
+from tutelage.multilabel.networks.backbone import Backbone
 from tutelage.multilabel.networks.network import Network, NetworkSpec, build_network
 
 LINEAR = {"_target_": "tutelage.multilabel.networks.heads.Linear"}
@@ -112,6 +113,19 @@ def test_checkpoints_of_ours_and_of_timm_bring_the_head(tmp_path: Path) -> None:
     for name in ("best.ckpt", "timm.safetensors"):
         loaded = make(seed=2, checkpoint=str(tmp_path / name)).state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in trained.state_dict().items())
+
+
+def test_a_checkpoint_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = make(seed=1)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    create = backbone.create_model
+
+    def offline(name: str, *, pretrained: bool, num_classes: int) -> Backbone:
+        assert not pretrained
+        return create(name, pretrained=False, num_classes=num_classes)
+
+    monkeypatch.setattr(backbone, "create_model", offline)
+    assert same(make(weights="imagenet", checkpoint=str(tmp_path / "trained.pth")), trained.backbone.state_dict())
 
 
 def test_a_checkpoint_of_other_labels_is_refused(tmp_path: Path) -> None:

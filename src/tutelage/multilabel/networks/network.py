@@ -204,8 +204,10 @@ def build_network(
         ConfigError: An unknown name, an unfitting resolution, or weights that cannot be had or do not fit.
     """
     resolution = resolution if spec.resolution is None else spec.resolution
+    # A checkpoint brings all weights: do not ask the hub for others first.
+    weights = spec.weights if spec.checkpoint is None else "none"
     backbone = load_weights(
-        spec.name, weights=spec.weights, resolution=resolution, output_stride=spec.output_stride, where=where
+        spec.name, weights=weights, resolution=resolution, output_stride=spec.output_stride, where=where
     )
     anatomy = backbones.probe(backbone, resolution=resolution, where=where)
     widths = Widths(pooled=anatomy.embedding_dim, located=anatomy.location_channels)
