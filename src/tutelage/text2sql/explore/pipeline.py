@@ -110,7 +110,8 @@ def _inputs(settings: ExploreSettings, source: Source) -> dict[str, Any]:
         "seeds": file_hash(Path(settings.seeds)) if settings.seeds else None,
         "guard": [file_hash(Path(path)) for path in settings.guard],
     }
-    inputs["catalog"] = {**inputs["catalog"], "descriptions": None}
+    del inputs["catalog"]["descriptions"]
+    del inputs["limits"]["workers"]
     return inputs
 
 

@@ -71,9 +71,14 @@ class Reader:
             joins.update(self._joins(scope))
         return Reading(frozenset(columns), frozenset(joins))
 
-    def _resolve(self, scope: Scope, column: exp.Expr) -> ColumnRef | None:
-        source = scope.sources.get(column.table) if isinstance(column, exp.Column) else None
-        return self._names.get((source.name, column.name)) if isinstance(source, exp.Table) else None
+    def _resolve(self, scope: Scope | None, column: exp.Expr) -> ColumnRef | None:
+        if not isinstance(column, exp.Column):
+            return None
+        while scope is not None:  # a correlated subquery names columns of the query around it
+            if (source := scope.sources.get(column.table)) is not None:
+                return self._names.get((source.name, column.name)) if isinstance(source, exp.Table) else None
+            scope = scope.parent
+        return None
 
     def _joins(self, scope: Scope) -> Iterator[JoinRef]:
         # Spider joins in ON, older hands in WHERE: an equality of columns of two tables is a join either way.
