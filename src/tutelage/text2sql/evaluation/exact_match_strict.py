@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tutelage.text2sql.evaluation.exact_match import KeyMap, Match, comparable, failed_parts, same_bag
-from tutelage.text2sql.evaluation.spider_form import spider_form
 from tutelage.text2sql.evaluation.spider_sql import (
     Condition,
     Conditions,
@@ -31,6 +30,8 @@ def exact_match_strict(predicted: str, gold: Sql, *, schema: Schema, keys: KeyMa
     try:
         tree, parses = parse(predicted, schema), True
     except SpiderSyntaxError:
+        from tutelage.text2sql.evaluation.spider_form import spider_form  # sqlglot takes long to load
+
         tree, parses = Sql(), False
         respelled = spider_form(predicted, schema)
         if respelled is not None:

@@ -23,7 +23,6 @@ from tutelage.text2sql.evaluation.outcome import STATUSES, ItemStatus, Judge, Ne
 from tutelage.text2sql.evaluation.predictions import Predictions, read_predictions
 from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interval, mcnemar
 from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
-from tutelage.text2sql.evaluation.suspicion import suspicions
 
 Mode = Literal["official", "strict"]
 METRICS: dict[BenchmarkName, tuple[str, ...]] = {
@@ -239,6 +238,12 @@ class Scorer:
 
             self.judge = BirdJudge(benchmark, metrics=metrics, seconds=limits.seconds, lenient=lenient.run, clock=clock)
 
+    def start(self) -> None:
+        """Start the processes now instead of at the first query."""
+        any_database = next(iter(self._benchmark.databases.values()))[0]
+        for _ in self._executor.map(Query(any_database, "SELECT 1") for _ in range(64)):
+            pass
+
     def outcomes(self, queries: Sequence[str], *, themselves: bool = False) -> list[Outcome]:
         """Judge a prediction for each item.
 
@@ -257,11 +262,18 @@ class Scorer:
 
     def suspicious(self) -> dict[int, list[str]]:
         """What is doubtful about the golds, by place."""
-        found = {
-            place: suspicions(self._benchmark.databases[item.db_id][0], item.sql, self._golds)
-            for place, item in enumerate(self.items)
-        }
+        found = {place: self._suspicions(item) for place, item in enumerate(self.items)}
         return {place: what for place, what in found.items() if what}
+
+    def _suspicions(self, item: Item) -> list[str]:
+        database = self._benchmark.databases[item.db_id][0]
+
+        def find() -> list[str]:
+            from tutelage.text2sql.evaluation.suspicion import suspicions  # sqlglot takes long to load
+
+            return suspicions(database, item.sql, self._golds)
+
+        return self._golds.note(database, item.sql, "suspicions", find)
 
     def _judge(self, item: Item, query: str, found: Mapping[tuple[Path, str], Result]) -> Outcome:
         return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])

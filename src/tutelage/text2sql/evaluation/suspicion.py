@@ -17,14 +17,7 @@ TIE = "a tie at LIMIT: which of the equals it gives is up to the database"
 
 
 def suspicions(database: Path, sql: str, golds: GoldResults) -> list[str]:
-    """What is doubtful about a gold query, from its text and its result.
-
-    Remembered with its result, since some of it takes another query.
-    """
-    return golds.note(database, sql, "suspicions", lambda: _find(database, sql, golds))
-
-
-def _find(database: Path, sql: str, golds: GoldResults) -> list[str]:
+    """What is doubtful about a gold query, from its text, its result, and sometimes another query."""
     result = golds.result(database, sql)
     if result.status == "timeout":
         return [TIMES_OUT]
