@@ -19,9 +19,18 @@ def sqlite_uri(path: Path) -> str:
     with path.open("rb") as file:
         header = file.read(20)
     # Bytes 18 and 19 are the write and read versions: 2 means WAL (sqlite.org/fileformat.html).
-    if header[18:20] == b"\x02\x02" and not path.with_name(path.name + "-wal").exists():
+    if header[18:20] == b"\x02\x02" and not _has_log(path):
         uri += "&immutable=1"
     return uri
+
+
+def _has_log(path: Path) -> bool:
+    log, index = _companions(path)
+    return log.exists() and (log.stat().st_size > 0 or index.exists())
+
+
+def _companions(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
 def check_file(path: Path, *, where: str = "database") -> None:
@@ -53,6 +62,14 @@ def check_file(path: Path, *, where: str = "database") -> None:
             where,
             f"{path} is truncated: {path.stat().st_size} of {num_pages * page_size} bytes are there",
             "copy the file again",
+        )
+    log, index = _companions(path)
+    if log.exists() and log.stat().st_size and not index.exists():
+        # SQLite would write a new index beside it, and leave it there.
+        raise DataError(
+            where,
+            f"the last changes of {path} stand in {log.name}, which has lost its companion {index.name}",
+            f'on a copy of both, run: sqlite3 {path.name} "PRAGMA wal_checkpoint(TRUNCATE)"',
         )
 
 

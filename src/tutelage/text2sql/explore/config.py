@@ -75,9 +75,11 @@ def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
     """
     known = {item.name for item in fields(ExploreSettings)}
     beside = {item.name for item in fields(ExploreConfig)} - known
-    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
     try:
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in beside])
+        # Resolved while its surroundings are there: a synthesizer keeps replies under ${store}.
+        values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+        assert isinstance(values, Mapping)
+        own = {str(key): value for key, value in values.items() if key not in beside}
         merged = OmegaConf.merge(OmegaConf.structured(ExploreSettings), own)
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
