@@ -74,7 +74,15 @@ class Corpus:
     notes: dict[str, Any]
 
 
-def assemble(source: Source, method: Method, *, explored: Sequence[Example], explored_in: str, seed: int) -> Corpus:
+def assemble(
+    source: Source,
+    method: Method,
+    *,
+    explored: Sequence[Example],
+    explored_in: str,
+    test_size: int | None,
+    seed: int,
+) -> Corpus:
     """Share questions out.
 
     Args:
@@ -82,6 +90,7 @@ def assemble(source: Source, method: Method, *, explored: Sequence[Example], exp
         method: What of all this is trained on.
         explored: Explored pairs; empty if the method does not explore.
         explored_in: Which databases they are about, in words.
+        test_size: How many of the test questions are scored; None for all.
         seed: Of what is left out.
 
     Raises:
@@ -96,7 +105,7 @@ def assemble(source: Source, method: Method, *, explored: Sequence[Example], exp
         held_out = thin(parts["held_out"], method.held_out_size, "held out", seed=0)
     seeds = [e for e in source.split("train") if e.sql is not None]
     stages = method.stages(seeds, parts["train"], seed=seed)
-    test = [e for e in source.split("test") if e.sql is not None]
+    test = thin([e for e in source.split("test") if e.sql is not None], test_size, "test", seed=0)
     val = val or parts["val"]
     if not val:
         raise ConfigError("data", "no questions to pick a checkpoint by", "give validation questions, or explore more")

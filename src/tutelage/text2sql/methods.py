@@ -32,10 +32,18 @@ class Sft(Method):
 
     explores = False
 
+    def __init__(self, *, max_seeds: int | None = None) -> None:
+        """Choose how many.
+
+        Args:
+            max_seeds: The most seed questions, drawn evenly; None for all.
+        """
+        self.max_seeds = max_seeds
+
     def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
         if not seeds:
             raise ConfigError("method", "sft trains on seed questions, and this data has none", NO_SEEDS)
-        return [list(seeds)]
+        return [thin(seeds, self.max_seeds, "seeds", seed=seed)]
 
 
 class DbExplore(Method):
@@ -47,6 +55,7 @@ class DbExplore(Method):
         self,
         *,
         seed_share: float | None = None,
+        max_seeds: int | None = None,
         max_pairs: int | None = None,
         max_level: int | None = None,
         curriculum: bool = False,
@@ -59,6 +68,7 @@ class DbExplore(Method):
         Args:
             seed_share: The part of the examples that are seeds, in [0, 1]; no example is used twice, so the side of
                 which there is too much is thinned out. None uses all of both.
+            max_seeds: The most seed questions, drawn evenly; None for all.
             max_pairs: The most explored pairs, drawn evenly; None for all.
             max_level: The highest level of explored pairs, which have one operator a level from 2 on; None for all.
             curriculum: Go through each epoch level by level; seeds are spread evenly over the levels.
@@ -74,14 +84,14 @@ class DbExplore(Method):
                 raise ConfigError(
                     f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)"
                 )
-        self.seed_share, self.max_pairs, self.max_level = seed_share, max_pairs, max_level
+        self.seed_share, self.max_seeds, self.max_pairs, self.max_level = seed_share, max_seeds, max_pairs, max_level
         self.curriculum = curriculum
         self.held_out, self.held_out_size, self.val_share = held_out, held_out_size, val_share
 
     def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
         pairs = [pair for pair in explored if self.max_level is None or pair.level <= self.max_level]
         pairs = thin(pairs, self.max_pairs, "explored", seed=seed)
-        kept = list(seeds)
+        kept = thin(seeds, self.max_seeds, "seeds", seed=seed)
         if self.seed_share is not None:
             share = self.seed_share
             if share and not seeds:

@@ -12,7 +12,11 @@ from tutelage.core import results
 from tutelage.core.task import Metrics
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
-SCORES = {"ex": "people's questions", "ex_explored": "held-out explored questions"}
+SCORES = {
+    "ex": "people's questions",
+    "ex_without_doubtful": "without doubtful databases",
+    "ex_explored": "held-out explored questions",
+}
 PROTOCOL = (
     "EX: share of questions whose query gives the gold query's result on the databases at hand, in percent, with its "
     "95 % interval (Wilson). Held-out explored questions share no query template with what was trained on."

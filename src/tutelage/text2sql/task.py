@@ -33,7 +33,7 @@ from tutelage.text2sql.methods import Method
 from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.prompts import Prompt, answer_text
 from tutelage.text2sql.prompts.chat import check_template, end_token
-from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
+from tutelage.text2sql.scoring import LIMITS, Accuracy, Item, Scorer, accuracy
 from tutelage.text2sql.throughput import Throughput
 from tutelage.text2sql.tiny import Tiny
 
@@ -106,7 +106,14 @@ class Text2SqlTask(Task):
                     seed=self.cfg.seed,
                     store=self.store,
                 )
-        return assemble(self.source, self.method, explored=explored, explored_in=explored_in, seed=self.cfg.seed)
+        return assemble(
+            self.source,
+            self.method,
+            explored=explored,
+            explored_in=explored_in,
+            test_size=self.loading.test_size,
+            seed=self.cfg.seed,
+        )
 
     @cached_property
     def pretrained(self) -> Pretrained:
@@ -243,13 +250,11 @@ class Text2SqlTask(Task):
             answers = self.answerer.answer(self.engine(model), model.tokenizer, mine)
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
-            found = accuracy(items)
-            metrics |= {
-                f"test/{name}": found.percent,
-                f"test/{name}_low": found.low,
-                f"test/{name}_high": found.high,
-                f"test/{name}_count": found.count,
-            }
+            metrics |= as_metrics(f"test/{name}", accuracy(items))
+            doubtful = set(self.source.notes.get("doubtful_databases", ()))
+            if name == "ex" and doubtful:
+                sound = [item for item in items if item.example.db_id not in doubtful]
+                metrics |= as_metrics("test/ex_without_doubtful", accuracy(sound))
             all_answers, all_items = all_answers + answers, all_items + items
         return metrics, all_answers, all_items
 
@@ -289,6 +294,12 @@ def load_trained(spec: Pretrained, folder: Path) -> LanguageModel:
     if (folder / "adapter_config.json").is_file():
         return LanguageModel(PeftModel.from_pretrained(spec.network(Full()), str(folder)), tokenizer)
     return LanguageModel(replace(spec, path=str(folder)).network(Full()), tokenizer)
+
+
+def as_metrics(name: str, found: Accuracy) -> Metrics:
+    """Name an accuracy's parts."""
+    parts = {"": found.percent, "_low": found.low, "_high": found.high, "_count": found.count}
+    return {f"{name}{part}": value for part, value in parts.items()}
 
 
 def gather(mine: list[Any], world_size: int) -> list[Any]:

@@ -31,6 +31,7 @@ class Loading:
         packing: Whether to fill rows with several samples; otherwise a row is one sample, padded.
         workers: Loader processes of each training process; 0 loads in the process itself.
         val_size: How many validation questions, at most, pick the checkpoint; the same ones each time.
+        test_size: How many test questions, at most, are scored; the same ones each time. None for all.
     """
 
     max_length: int
@@ -38,6 +39,7 @@ class Loading:
     packing: bool = True
     workers: int = 0
     val_size: int
+    test_size: int | None = None
 
     def __post_init__(self) -> None:
         for key, value in (
