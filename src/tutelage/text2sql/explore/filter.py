@@ -203,7 +203,7 @@ def _template(shape: exp.Expr) -> str:
     masked = shape.copy()
     for literal in list(masked.find_all(exp.Literal)):
         literal.replace(exp.Placeholder())
-    return masked.sql(dialect="sqlite")
+    return masked.sql(dialect="sqlite", copy=False)
 
 
 _SCHEMAS: dict[int, tuple[Catalog, MappingSchema]] = {}

@@ -5,7 +5,8 @@ from functools import lru_cache
 
 # Spelled out in a question; keys are lower case.
 ABBREVIATIONS = {
-    "abbr": "abbreviation", "abbrev": "abbreviation", "acc": "account", "addr": "address", "amt": "amount",
+    "abbr": "abbreviation", "accelerate": "acceleration", "displ": "displacement", "edispl": "engine displacement",
+    "hight": "high", "ioc": "IOC code", "abbrev": "abbreviation", "acc": "account", "addr": "address", "amt": "amount",
     "arr": "arrival", "avg": "average", "cd": "code", "cnt": "count", "cust": "customer", "dep": "departure",
     "dept": "department", "desc": "description", "dest": "destination", "dist": "distance", "dob": "date of birth",
     "emp": "employee", "fk": "key", "fname": "first name", "ht": "height", "indep": "independence", "lang": "language",
@@ -18,15 +19,16 @@ PHRASES = {
     "l name": "last name", "f name": "first name", "m name": "middle name", "first nm": "first name",
     "open year": "opening year", "year of founded": "founding year", "year founded": "founding year",
     "date first registered": "first registration date", "date registered": "registration date",
-    "date arrived": "arrival date", "date departed": "departure date", "date adopted": "adoption date",
+    "created": "creation date", "updated": "update date", "modified": "modification date",
+    "total spent": "total amount spent", "date arrived": "arrival date", "date departed": "departure date", "date adopted": "adoption date",
     "date sold": "sale date", "date left": "leaving date", "date created": "creation date", "date hired": "hire date",
     "date joined": "joining date", "date opened": "opening date", "date started": "start date",
     "date ended": "end date", "date shipped": "shipping date", "date paid": "payment date", "date born": "birth date",
-    "date effective from": "effective start date", "date effective to": "effective end date",
+    "date effective from value": "effective start date", "date effective to value": "effective end date",
     "date on market": "listing date", "18 49 rating share": "18-49 rating share",
-    "state province county": "state, province or county", "directed by": "director", "written by": "writer",
-    "painted by": "painter", "produced by": "producer", "created by": "creator", "made by": "maker",
-    "published by": "publisher", "lost in battle": "battle", "start from": "start",
+    "state province county": "state, province or county", "directed by value": "director", "written by value": "writer",
+    "painted by value": "painter", "produced by value": "producer", "created by value": "creator", "made by value": "maker",
+    "published by value": "publisher", "best of value": "best-of number", "lost in battle": "battle", "start from value": "start",
     "year of work": "years of work",
     "zip postcode": "zip code",
 }  # fmt: skip
@@ -83,6 +85,8 @@ def phrase(name: str) -> str:
         words[-1:] = ["in", "millions"]
     if len(words) > 1 and words[-1] in ("old", "new"):
         words.insert(0, words.pop())
+    if len(words) > 1 and words[-1] == "no":
+        words[-1] = "number"
     if len(words) == 2 and words[1] == "count":
         words = ["number", "of", plural(words[0])]
     if len(words) > 1 and words[0] == "number" and words[1] != "of" and is_plural(words[-1]):
@@ -91,6 +95,10 @@ def phrase(name: str) -> str:
         words[-1] = plural(words[-1])
     if len(words) > 1 and words[0] == "if":
         words.pop(0)
+    if len(words) > 1 and words[-1] == "ID":
+        words[-2] = singular(words[-2])
+    if words and words[-1].lower() in ("of", "from", "to", "in", "on", "by", "for"):
+        words.append("value")
     said = " ".join(words) or name
     return PHRASES.get(said.lower(), said)
 
@@ -138,7 +146,9 @@ def singular(word: str) -> str:
 
 
 # A phrase's head stands before the first of these: "number of staff" → numbers of staff.
-_HEAD_ENDS = re.compile(r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played) |[ ,]*[(,]")
+_HEAD_ENDS = re.compile(
+    r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played|spent|paid|earned|sold|killed|injured) |[ ,]*[(,]"
+)
 
 
 def plural_phrase(said: str) -> str:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
+from tutelage.text2sql.explore.pair import Candidate, Json, Pair, Walk
 
 
 class Synthesizer(ABC):
@@ -23,3 +23,7 @@ class Synthesizer(ABC):
     @abstractmethod
     def extend(self, parent: Pair, walk: Walk) -> list[Candidate]:
         """Propose pairs of the parent's level + 1, each with exactly one operator more than the parent."""
+
+    def summary(self) -> dict[str, Json]:
+        """Say what the manifest should tell of how it went; nothing by default."""
+        return {}

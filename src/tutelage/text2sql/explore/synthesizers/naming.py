@@ -6,7 +6,7 @@ from functools import cached_property
 
 from tutelage.text2sql.database.catalog import Catalog, Table
 from tutelage.text2sql.explore.synthesizers.roles import STATISTIC, Roles
-from tutelage.text2sql.explore.words import phrase, plural_phrase, singular, singular_phrase
+from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plural_phrase, singular, singular_phrase
 
 # Parts of table names that say how it is stored, not what it is.
 _STORAGE = {"ref", "tbl", "table", "data", "list", "info", "information", "dim", "fact", "lookup", "record", "records"}
@@ -120,6 +120,8 @@ class Naming:
             # A description may write the identifier again.
             full[column.name] = phrase(said) if said and "_" in said else said.strip() or phrase(column.name)
         short: dict[str, str] = {}
+        keys = {column for key in table.foreign_keys for column in key.columns}
+        ids = sum(said.endswith("ID") for said in full.values())
         owners = [
             noun.one.lower(),
             noun.many.lower(),
@@ -129,17 +131,32 @@ class Naming:
         for name, said in full.items():
             rest = said
             low = said.lower()
+            own = [] if name in keys else owners
             if low in (noun.one.lower(), noun.many.lower()) and len(table.columns) > 1:
                 rest = "name"
             else:
-                for owner in sorted(owners, key=len, reverse=True):
+                for owner in sorted(own, key=len, reverse=True):
                     if low.startswith(owner + " "):
                         rest = said[len(owner) + 1 :]
                         break
-            if re.match(r"(?:of|in|from|to|by|made|\d)\b", rest):
+            if re.match(r"(?:of|in|from|to|by|made|number|\d)\b", rest) or (rest == "ID" and ids > 1):
                 rest = said
             # "Highest" names no thing.
-            short[name] = f"{rest} value" if rest.lower() in STATISTIC else rest
+            rest = f"{rest} value" if rest.lower() in STATISTIC else rest
+            # "killed" is how many were.
+            if " " not in rest and rest.endswith("ed") and self._roles.of(table.name, name).role == "measure":
+                rest = f"number {rest}"
+            role = self._roles.of(table.name, name).role
+            if role == "year" and "year" not in rest:
+                rest = f"{rest} year"
+            if name in keys and role == "key":
+                # "lost in battle" holds the battle's ID.
+                rest = re.sub(r"^\w+(?:ed|t) (?:by|in|at|from|to) ", "", rest)
+                rest = rest if rest.endswith(("ID", "code", "number")) else f"{rest} ID"
+            if " " not in rest and is_plural(rest) and rest.lower() not in UNCOUNTABLE:
+                profile = self._roles.of(table.name, name)
+                rest = f"number of {rest}" if profile.role == "measure" and profile.whole else rest
+            short[name] = rest.removesuffix(f" of {noun.one}")
         counts = [text.lower() for text in short.values()]
         return {name: text if counts.count(text.lower()) == 1 else full[name] for name, text in short.items()}
 
@@ -180,8 +197,33 @@ class Naming:
         return [link for link in self.links if link.table == table]
 
     def links_to(self, table: str) -> list[Link]:
-        """The keys that lead to a table."""
-        return [link for link in self.links if link.referred == table]
+        """The keys that lead to a table; of a bridge from a table to itself, the first: whose friends, not of whom."""
+        found = [link for link in self.links if link.referred == table]
+        return [link for link in found if not (self._ties_itself(link.table) and link != self._first_link(link.table))]
+
+    def _first_link(self, table: str) -> Link:
+        order = [column.name for column in self._catalog.table(table).columns]
+        return min(self.links_from(table), key=lambda link: order.index(link.columns[0]))
+
+    def _ties_itself(self, table: str) -> bool:
+        links = self.links_from(table)
+        return self.is_bridge(table) and links[0].referred == links[1].referred
+
+    def among_siblings(self, table: str, columns: tuple[str, ...]) -> Noun | None:
+        """What a key's referred row is to the table, where another key leads to the same table; None elsewhere."""
+        mine = [link for link in self.links_from(table) if link.columns == columns]
+        if not mine or self.is_bridge(table):
+            return None
+        alike = [link for link in self.links_from(table) if link.referred == mine[0].referred]
+        return mine[0].noun if len(alike) > 1 else None
+
+    def belongs(self, table: str, columns: tuple[str, ...]) -> bool:
+        """Whether a bridge says that what this key leads to is had: ``has_pet`` leads to pets that belong to students."""
+        words = phrase(table).split()
+        if words[0] not in ("has", "have", "owns") or not self.is_bridge(table):
+            return False
+        return any(link.columns == columns and self.noun(link.referred).one.endswith(singular(words[-1]))
+                   for link in self.links_from(table))  # fmt: skip
 
     def is_bridge(self, table: str) -> bool:
         """Whether a table only ties two others together: two keys, and nothing else that could be asked for."""

@@ -124,16 +124,19 @@ class Clauses:
         """Say conditions as modifiers of the rows of ``view``; those it does not lead to make one clause together."""
         said: list[Modifier] = []
         beyond: list[Condition] = []
+        reached: list[tuple[Condition, list[Noun]]] = []
         for condition in conditions:
-            if isinstance(condition, Linked):
-                path = self.path(nodes, view, condition.node)
-            else:
-                path = self.path(nodes, view, condition.ref.node)
+            node = condition.node if isinstance(condition, Linked) else condition.ref.node
+            path = self.path(nodes, view, node)
             if path is None:
                 beyond.append(condition)
             else:
-                # Two "with" in a row are hard to read.
-                said.append(self._modifier(nodes, condition, path, plainly=any(kind == "with" for kind, _ in said)))
+                reached.append((condition, path))
+        # The rows' own first: after "whose owner's city is …" all that follows would be the owner's.
+        for condition, path in sorted(reached, key=lambda pair: len(pair[1])):
+            # Two "with" in a row are hard to read.
+            plainly = any(kind == "with" for kind, _ in said)
+            said.append(self._modifier(nodes, condition, path, plainly=plainly))
         if beyond:
             said.append(self._beyond(nodes, beyond, view))
         return said
@@ -151,10 +154,21 @@ class Clauses:
 
     def _beyond(self, nodes: tuple[Node, ...], conditions: list[Condition], view: int) -> Modifier:
         noun, inner = self.across(nodes, view)
-        inside = self.attach("", self.modifiers(nodes, conditions, inner))
+        inside = self._as_role(nodes[0].table, nodes[view].columns)
+        inside += self.attach("", self.modifiers(nodes, conditions, inner))
+        have = self.have(nodes[0].table, nodes[view].columns)
         if self.rng.random() < 0.6:
-            return "that", f"have {article(noun.one)} {noun.one}{inside}"
-        return "that", f"have {self.pick(('at least one', 'any'))} {noun.one}{inside}"
+            return "that", f"{have} {article(noun.one)} {noun.one}{inside}"
+        return "that", f"{have} at least one {noun.one}{inside}"
+
+    def have(self, table: str, columns: tuple[str, ...]) -> str:
+        """The verb from what a key of ``table`` leads to, to that table's rows or what they tie it to."""
+        return "belong to" if self.naming.belongs(table, columns) else "have"
+
+    def _as_role(self, table: str, columns: tuple[str, ...]) -> str:
+        """In what role, where a table leads to another in several: ``matches as the winner``."""
+        role = self.naming.among_siblings(table, columns)
+        return f" as the {role.one}" if role else ""
 
     def attach(self, head: str, modifiers: list[Modifier]) -> str:
         """Attach modifiers to a noun phrase, in an order that reads well."""
@@ -306,10 +320,11 @@ class Clauses:
             if said == "age" and op in (">", "<"):
                 options.append(("whose", f"{who} is {'older' if op == '>' else 'younger'} than {value}"))
             return options
-        if said.startswith(_COUNTED):
+        counted = said[len(_COUNTED) :] if said.startswith(_COUNTED) else ""
+        if counted:
             count = {">": "more than", "<": "fewer than", ">=": "at least", "<=": "at most", "=": "exactly"}
             if op in count:
-                options.append(("with", f"{count[op]} {value} {said[len(_COUNTED) :]}"))
+                options.append(("with", f"{count[op]} {value} {counted}"))
             return options
         if op == "=":
             options.append(("with", f"{with_article(said)} of {value}"))
@@ -366,12 +381,19 @@ class Clauses:
                 noun, view = next(link.noun for link in links if link.columns != condition.referring), 0
         else:
             noun, view = self.naming.noun(nodes[0].table), 0
-        inside = self.attach("", self.modifiers(nodes, condition.where, view))
-        have = "have" if not path else "has"
+        inside = self._as_role(nodes[0].table, condition.referring)
+        inside += self.attach("", self.modifiers(nodes, condition.where, view))
+        have = self.have(nodes[0].table, condition.referring)
+        plain_have = have
+        if path:
+            have = "has" if have == "have" else "belongs to"
         if condition.negated:
             none = [f"{have} no {noun.many}{inside}"]
             if not path:
-                none += [f"do not have any {noun.many}{inside}", f"have no {noun.one if inside else noun.many}{inside}"]
+                none += [
+                    f"do not {plain_have} any {noun.many}{inside}",
+                    f"have no {noun.one if inside else noun.many}{inside}",
+                ]
             text = self.pick(none)
         else:
             text = self.pick(
@@ -392,6 +414,8 @@ class Clauses:
 
     def extreme(self, said: str, profile: Profile, *, highest: bool) -> str:
         """Say a column's highest or lowest value: the earliest date, the largest population."""
+        if profile.ranks and not highest:
+            return said if said.startswith("best ") else f"best {said}"
         if profile.role in ("date", "year"):
             return f"{self.pick(('latest', 'most recent') if highest else ('earliest',))} {said}"
         if said.split(" ")[-1].lower() in _LARGE:

@@ -48,7 +48,9 @@ _WEIGHTS: dict[Operator, float] = {
     "cte": 2.5,
     "window": 1.0,
 }
-_MAX_COLUMNS = 4  # more read as a list of the table
+_MAX_COLUMNS = 4  # that a join or a window may bring a list to
+_MAX_LISTED = 5  # that a projection lists; more reads as a description of the table
+_SIZES = (0.3, 0.3, 0.2, 0.12, 0.08)  # how often it lists so many
 
 
 class Grammar:
@@ -83,24 +85,30 @@ class Grammar:
     # ---- begin
 
     def begin(self, walk: Walk, rng: np.random.Generator) -> Iterator[Query]:
-        """Projections of the walk's columns, one table each."""
+        """Projections of the walk's columns, two of each table."""
         for table in walk.tables:
             if not self._catalog.table(table).num_rows:
                 continue
-            shown = [column for name, column in walk.columns if name == table and self._shown(table, column, rng)]
-            if not shown:
-                continue
-            count = int(rng.choice([1, 2, 3, 4], p=[0.35, 0.35, 0.2, 0.1]))
-            chosen = _some(shown, count, rng)
-            label = self._naming.label(table)
-            if label and rng.random() < 0.6:
-                chosen = [*label, *(column for column in chosen if column not in label)][:_MAX_COLUMNS]
-            chosen.sort(key=lambda column: (column not in label, shown.index(column) if column in shown else -1))
-            if self._naming.is_bridge(table):
-                # One key of a pair says nothing; both do.
-                chosen = [link.columns[0] for link in self._naming.links_from(table)]
-            distinct = len(chosen) == 1 and not self._roles.of(table, chosen[0]).unique and rng.random() < 0.6
-            yield Query((Node(table),), tuple(Ref(0, column) for column in chosen), distinct=distinct)
+            for _ in range(2):
+                shown = [column for name, column in walk.columns if name == table and self._shown(table, column, rng)]
+                if shown:
+                    yield self._projection(table, shown, rng)
+
+    def _projection(self, table: str, shown: Sequence[str], rng: np.random.Generator) -> Query:
+        sizes = np.arange(1, _MAX_LISTED + 1)
+        chosen = _some(shown, int(rng.choice(sizes, p=_SIZES)), rng)
+        label = self._naming.label(table)
+        if label and rng.random() < 0.5:
+            chosen = [*label, *(column for column in chosen if column not in label)][:_MAX_LISTED]
+        if self._naming.is_bridge(table):
+            # One key of a pair says nothing; both do.
+            chosen = [link.columns[0] for link in self._naming.links_from(table)]
+        # In the table's order: the same columns in another order ask for the same.
+        order = [column.name for column in self._catalog.table(table).columns]
+        chosen.sort(key=lambda column: (column not in label, order.index(column)))
+        profile = self._roles.of(table, chosen[0])
+        distinct = len(chosen) == 1 and not profile.unique and profile.role != "key" and rng.random() < 0.6
+        return Query((Node(table),), tuple(Ref(0, column) for column in chosen), distinct=distinct)
 
     def _shown(self, table: str, column: str, rng: np.random.Generator) -> bool:
         role = self._roles.of(table, column).role
@@ -181,6 +189,9 @@ class Grammar:
         nodes = self._entity_nodes(query)
         rng.shuffle(nodes)
         taken = self._conditioned(query) | ({*query.select} if query.grouped else set())
+        taken |= {part.ref for part in query.aggregates if part.ref is not None}
+        if query.order and isinstance(query.order.by, Ref):
+            taken.add(query.order.by)
         if query.window and query.window.by:
             taken.add(query.window.by)
         for node in nodes:
@@ -403,13 +414,16 @@ class Grammar:
             or query.grouped
             or query.cte
             or query.subject
-            or (self._naming.is_bridge(query.nodes[0].table)
-            and len(query.nodes) > 1)
+            or (self._naming.is_bridge(query.nodes[0].table) and len(query.nodes) > 1)
         ):
             return None
         conditioned = self._conditioned(query)
         aggregated = {part.ref for part in query.aggregates}
-        keys = {link.columns[0] for link in self._naming.links_from(query.nodes[0].table) if len(link.columns) == 1}
+        keys = {
+            link.columns[0]
+            for link in self._naming.links_from(query.nodes[0].table)
+            if len(link.columns) == 1 and link in self._naming.links_to(link.referred)
+        }
         for ref in self._refs(query, 0, walk, rng):
             if ref in conditioned or ref in aggregated:
                 continue
@@ -453,7 +467,8 @@ class Grammar:
             return replace(query, order=Order(names[0], bool(rng.random() < 0.3)))
         if not sortable:
             return None
-        return replace(query, order=Order(sortable[0], bool(rng.random() < 0.6)))
+        descending = bool(rng.random() < 0.6) and not self._profile(query, sortable[0]).ranks
+        return replace(query, order=Order(sortable[0], descending))
 
     def _sortable(self, query: Query, ref: Ref) -> bool:
         profile = self._profile(query, ref)
@@ -467,7 +482,11 @@ class Grammar:
         by_key = len(query.select) == 1 and self._profile(query, key).role in ("category", "name", "year", "ordinal")
         if by_key and rng.random() < 0.2:
             return replace(query, order=Order(key, bool(rng.random() < 0.3)))
-        aggregate = query.aggregates[int(rng.integers(len(query.aggregates)))]
+        # "The lowest latest year" is no order that people ask for.
+        summed = [part for part in query.aggregates if part.function in ("count", "sum", "avg")]
+        if not summed:
+            return None
+        aggregate = summed[int(rng.integers(len(summed)))]
         return replace(query, order=Order(aggregate, bool(rng.random() < 0.75)))
 
     def _limit(self, query: Query, walk: Walk, rng: np.random.Generator) -> Query | None:
@@ -502,6 +521,8 @@ class Grammar:
         if self._naming.is_bridge(query.nodes[node].table):
             return None
         conditioned = self._conditioned(query)
+        if query.order and isinstance(query.order.by, Ref):
+            conditioned.add(query.order.by)  # "the highest rating among those below the average"
         if kind == "linked":
             return self._linked(query, node, rng)
         for ref in self._refs(query, node, walk, rng):
@@ -581,7 +602,7 @@ class Grammar:
             if rng.random() < 0.5:
                 refs = self._refs(query, last.ref.node, walk, rng)
                 other = refs[0]
-            if other in query.select:
+            if other in query.select or (other == last.ref and self._profile(query, other).role == "flag"):
                 continue
             found = self._literals.condition(base, other, rng, single=True)
             if found is not None and found != last:
@@ -664,7 +685,7 @@ class Grammar:
             if self._profile(query, ref).role == "measure" and not self._profile(query, ref).has_gaps
         ]
         classes: list[Ref] = [ref for ref in refs if self._is_class(query, ref)]
-        if not measures:
+        if not measures or any(isinstance(part, AtExtreme) for part in query.where):
             return None
         ref = measures[0]
         by = next((part for part in classes if part != ref), None)

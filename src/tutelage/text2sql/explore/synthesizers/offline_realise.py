@@ -13,6 +13,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Combine,
     Comparison,
     Condition,
+    Cte,
     Linked,
     Order,
     Query,
@@ -111,7 +112,8 @@ class _Sentence:
         if any(beyond(node) for node in used):
             return []
         noun, _ = self.clauses.across(self.nodes, query.subject)
-        return [("that", self.pick((f"have at least one {noun.one}", f"have {article(noun.one)} {noun.one}")))]
+        have = self.clauses.have(self.nodes[0].table, self.nodes[query.subject].columns)
+        return [("that", self.pick((f"{have} at least one {noun.one}", f"{have} {article(noun.one)} {noun.one}")))]
 
     def columns(self, refs: Sequence[Ref], *, many: bool, possessed: bool = False) -> tuple[str, str]:
         """The columns of the rows themselves, and those of other things with whose they are."""
@@ -175,7 +177,8 @@ class _Sentence:
             if not tail and query.where and not rest:
                 options += [self._which(own)]
         if len(query.select) > 1 and self.rows.one != self.rows.many:
-            and_rest = f" {self.pick(('and', 'along with', 'as well as'))} {rest_one}" if rest_one else ""
+            comma = "," if query.where else ""
+            and_rest = f"{comma} {self.pick(('and', 'along with', 'as well as'))} {rest_one}" if rest_one else ""
             if query.subject == 0:
                 options += [
                     f"For each {self.one(query.where)}, {verb.lower()} {self.rows.its} {own_one}{and_rest}{tail}."
@@ -192,7 +195,9 @@ class _Sentence:
         mine = {ref.column for ref in self.query.select if ref.node == self.view}
         table = self.nodes[self.view].table
         label = self.naming.label(table)
-        return any(self.clauses.roles.of(table, column).unique for column in mine) or (bool(label) and mine >= set(label))
+        if any(self.clauses.roles.of(table, column).unique for column in mine):
+            return True
+        return len(label) > 1 and mine >= set(label)  # first and last name
 
     def _which(self, own: str) -> str:
         """``Which singers are older than 30? List their names.``"""
@@ -201,7 +206,7 @@ class _Sentence:
         rest = self.clauses.attach("", modifiers[1:])
         ask = f"{self.pick(('List', 'Show', 'Give', 'Return'))} their {own}."
         if kind == "whose" or rest:
-            return f"Which {self.clauses.attach(self.rows.many, modifiers)} are there? {ask}"
+            return f"{self.pick(_SHOW)} the {own} of the {self.clauses.attach(self.rows.many, modifiers)}."
         predicate = {"plain": f"are {text}", "with": f"have {text}", "that": text}[kind]
         return f"Which {self.rows.many} {predicate}? {ask}"
 
@@ -283,8 +288,9 @@ class _Sentence:
         counts = self._counts_rows(first)
         if len(query.aggregates) == 1:
             if counts:
+                how_many = self._how_many(self.modifiers(query.where) + self._bound())
                 return self.pick((
-                    f"How many {rows} are there?", f"How many {rows} are there?", f"Count the {rows}.",
+                    f"{how_many}?", f"{how_many}?", f"{how_many}?", f"Count the {rows}.",
                     f"What is the number of {rows}?", f"Find the number of {rows}.", f"What is the total number of {rows}?",
                 ))  # fmt: skip
             said = self.clauses.aggregate(self.nodes, first, self.rows)
@@ -297,8 +303,9 @@ class _Sentence:
             if first.function == "count" and first.distinct and first.ref is not None:
                 said = plural_phrase(self.clauses.full(self.nodes, first.ref))
                 different = self.pick(("different", "distinct"))
+                asked = f"are there among {the_rows}" if query.where else f"do {the_rows} have"
                 options = [f"How many {different} {said} are there among {the_rows}?",
-                           f"How many {different} {said} do {the_rows} have?",
+                           f"How many {different} {said} {asked}?",
                            f"Count the {different} {said} of {the_rows}."]  # fmt: skip
             elif query.where:
                 options += [f"Among {rows}, what is the {said}?"]
@@ -306,13 +313,25 @@ class _Sentence:
         if counts:
             others = [self.clauses.aggregate(self.nodes, part, self.rows) for part in query.aggregates[1:]]
             return self.pick((
-                f"How many {rows} are there, and what is their {listed(others)}?",
+                f"{self._how_many(self.modifiers(query.where) + self._bound())}, and what is their {listed(others)}?",
                 f"Find the number of {rows}, as well as their {listed(others)}.",
             ))  # fmt: skip
         said = self._aggregates_text(query.aggregates)
         return self.pick(
             (f"What are the {said} of {the_rows}?", f"{self.pick(('Find', 'Show', 'Give'))} the {said} of {the_rows}.")
         )
+
+    def _how_many(self, modifiers: list[Modifier]) -> str:
+        """``how many singers are older than 30``, ``how many cars are there with at least 4 cylinders``."""
+        if len(modifiers) == 1:
+            kind, text = modifiers[0]
+            if kind == "that":
+                return f"how many {self.rows.many} {text}"
+            if kind == "plain" and not text.startswith("where"):
+                return f"how many {self.rows.many} are {text}"
+        plain = [part for part in modifiers if part[0] == "plain"]
+        others = [part for part in modifiers if part[0] != "plain"]
+        return f"how many {self.clauses.attach(f'{self.clauses.attach(self.rows.many, plain)} are there', others)}"
 
     def _counts_rows(self, aggregate: Aggregate) -> bool:
         """Whether an aggregate counts the things themselves (by their key, where a join could repeat them)."""
@@ -408,7 +427,8 @@ class _Sentence:
                     options += [f"How many {rows} does each {one} have? {self.pick(('Show', 'Give', 'List'))} "
                                 f"the {key.one} {key.shown} and the number."] * 2  # fmt: skip
                 else:
-                    options += [f"How many {rows} are there for each {one}?", f"For each {one}, how many {rows} are there?",
+                    how_many = self._how_many(self.clauses.modifiers(self.nodes, [] if lead else inner, self.view))
+                    options += [f"How many {rows} are there for each {one}?", f"For each {one}, {how_many}?",
                                 f"What is the number of {rows} for each {one}?", f"Count the {rows} for each {one}."]  # fmt: skip
             elif not key.noun:
                 options += [f"What is {what} for each {one}?"] * 2
@@ -579,12 +599,15 @@ class _Sentence:
             )
         key = self.key()
         mine, inner = self._key_conditions()
-        rows = self._rows_in_groups(inner)
-        one = _singular_verbs(
-            self.clauses.attach(key.one, self.clauses.modifiers(self.nodes, mine, query.select[0].node))
-        )
+        lead = f"Considering only {self._rows_in_groups(inner)}, " if inner else ""
+        rows = self.rows.many
         many = self.clauses.attach(key.many, self.clauses.modifiers(self.nodes, mine, query.select[0].node))
+        one = _singular_verbs(key.one + many[len(key.many) :])
         aggregate = query.aggregates[-1]
+        return self._led(lead, self._over_groups(cte, aggregate, key, rows, one, many))
+
+    def _over_groups(self, cte: Cte, aggregate: Aggregate, key: Key, rows: str, one: str, many: str) -> str:
+        """What is asked of the groups' values."""
         if cte.kind == "average":
             if aggregate.ref is None:
                 return self.pick((f"On average, how many {rows} does each {one} have?" if key.noun else f"On average, how many {rows} are there for each {one}?",
@@ -608,15 +631,16 @@ class _Sentence:
         if window.kind == "share":
             key = self.key()
             mine, inner = self._key_conditions()
-            rows = self._rows_in_groups(inner)
+            lead = f"Considering only {self._rows_in_groups(inner)}, " if inner else ""
+            rows = self.rows.many
             one = _singular_verbs(
                 self.clauses.attach(key.one, self.clauses.modifiers(self.nodes, mine, query.select[0].node))
             )
             what = self._group_values(query.aggregates, rows, key)
-            whole = "the total" if query.aggregates[-1].ref is not None else f"all {rows}"
+            whole = "the total" if query.aggregates[-1].ref is not None else f"all {'these ' if inner else ''}{rows}"
             shown = f"the {key.shown}, " if key.noun else ""
-            return self.pick((f"For each {one}, show {shown}{what} and its percentage of {whole}.",
-                              f"{self.pick(_SHOW)} {'the ' + key.shown + ' of ' if key.noun else ''}each {one}, {what}, and the percentage of {whole} that it makes up."))  # fmt: skip
+            return self._led(lead, self.pick((f"For each {one}, show {shown}{what} and its percentage of {whole}.",
+                              f"{self.pick(_SHOW)} {'the ' + key.shown + ' of ' if key.noun else ''}each {one}, {what}, and the percentage of {whole} that it makes up.")))  # fmt: skip
         assert window.ref is not None
         own, rest = self.columns(query.select, many=False)
         own = f"the {own}" if own else ""
@@ -657,6 +681,8 @@ def _singular_first(text: str, noun: Noun) -> str:
 
 def _singular_verbs(text: str) -> str:
     """Make the verbs of ``that``-clauses agree with one: the first of a clause and those joined to it."""
+    text = re.sub(r"\b(that|and) belong to\b", r"\1 belongs to", text)
+    text = re.sub(r"\bthat do not belong\b", "that does not belong", text)
     text = re.sub(r"\bthat have\b", "that has", text)
     text = re.sub(r"\bthat do not have\b", "that does not have", text)
     text = re.sub(r"\bthat are\b", "that is", text)

@@ -45,6 +45,8 @@ _ORDINAL = {
     "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step", "sequence", "tier",
     "best", "size", "cylinder", "star",
 }  # fmt: skip
+_RANKS = {"rank", "ranking", "position", "finish", "place", "seed", "priority"}
+_WEIGHED = {"weight", "price", "height", "length", "size", "rate", "rating", "score", "salary"}
 _CATEGORY = {
     "country", "city", "type", "status", "sex", "gender", "nationality", "state", "category", "language", "format",
     "hand", "surface", "theme", "region", "district", "hometown", "location", "genre", "role", "class", "color",
@@ -82,6 +84,7 @@ class Profile:
     whole: bool = False  # whole numbers only
     additive: bool = False  # a sum over rows means something
     statistic: bool = False  # its name says an aggregate already
+    ranks: bool = False  # 1 is the best: "the highest rank" would say the least number or the greatest
     dated: Literal["day", "time", "compact", ""] = ""  # 2020-01-31, the same with a time, 20200131
 
     @property
@@ -108,8 +111,15 @@ def _as_number(value: Value) -> Value | None:
     return value
 
 
-def _profile(column: Column, table: Table, values: tuple[Value, ...]) -> Profile:
-    """Decide a column's role. ``values`` are its distinct values, NULLs left out."""
+def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things: frozenset[str]) -> Profile:
+    """Decide a column's role.
+
+    Args:
+        column: The column.
+        table: Its table.
+        values: Its distinct values, NULLs left out.
+        things: What other tables are about: a number under such a name stands for a row there.
+    """
     filled = tuple(value for value in values if not isinstance(value, str) or value.strip())
     rows = table.num_rows or 0
     distinct = len(filled) if len(values) < MAX_VALUES else (column.num_distinct or len(filled))
@@ -152,7 +162,14 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...]) -> Profile
         # Countries can be older than the calendar.
         if "year" in known and whole and low >= -4000 and 1000 <= high <= 2100:
             role: Role = "year"
-        elif padded or (known & _CODE and words[:2] != ["number", "of"]) or known & _STANDS_FOR:
+        elif whole and 1900 <= low < high <= 2050 and len(reckoned) > 3 and not known & (_ADDITIVE | _CODE | _WEIGHED):
+            role = "year"  # nothing else that is counted from zero stays there
+        elif (
+            padded
+            or (known & _CODE and words[:2] != ["number", "of"])
+            or known & _STANDS_FOR
+            or " ".join(words) in things
+        ):
             return profile("ordinal" if "version" in known else "code")
         elif known & _ORDINAL and words[:2] != ["number", "of"] and "worth" not in known:
             role = "ordinal"
@@ -168,6 +185,7 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...]) -> Profile
             whole=whole,
             additive=role == "measure" and bool(known & _ADDITIVE),
             statistic=bool(known & STATISTIC),
+            ranks=bool(known & _RANKS),
         )
 
     strings = [str(value) for value in filled]
@@ -196,6 +214,12 @@ class Roles:
         self._catalog, self._execute = catalog, execute
         self._profiles: dict[tuple[str, str], Profile] = {}
 
+    @cached_property
+    def _things(self) -> frozenset[str]:
+        return frozenset(
+            " ".join(singular(word.lower()) for word in phrase(table.name).split()) for table in self._catalog.tables
+        )
+
     def of(self, table: str, column: str) -> Profile:
         """Profile a column."""
         key = (table, column)
@@ -215,7 +239,9 @@ class Roles:
                     key=lambda value: (isinstance(value, str), value if isinstance(value, str) else f"{value:030.9f}"),
                 )
             )
-            self._profiles[key] = _profile(self._catalog.column(table, column), self._catalog.table(table), values)
+            self._profiles[key] = _profile(
+                self._catalog.column(table, column), self._catalog.table(table), values, things=self._things - {table}
+            )
         return self._profiles[key]
 
     @cached_property

@@ -1,0 +1,121 @@
+"""Explore each Spider dev database without a model, and write results.csv and sample.md beside this file.
+
+    python experiments/explore_spider/run.py out=<folder for the explorations> [<db_id> …]
+
+Databases already explored in the folder are not explored again. Spider is looked for under TUTELAGE_DATA.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from math import comb
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from tutelage.core.randomness import generator
+from tutelage.core.store import Store
+from tutelage.text2sql.database.catalog import Catalog, read_catalog
+from tutelage.text2sql.database.executor import Executor, Limits
+from tutelage.text2sql.explore import config
+from tutelage.text2sql.explore.guard import plain
+from tutelage.text2sql.explore.pair import Pair, read_pairs
+from tutelage.text2sql.explore.pipeline import explore
+from tutelage.text2sql.explore.synthesizers.roles import Roles
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SPIDER = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "spider"
+WALKS = 1500
+MAX_COLUMNS = 5  # that a plain projection lists
+
+
+def database(db_id: str) -> Path:
+    """Where a Spider database lies."""
+    return SPIDER / "database" / db_id / f"{db_id}.sqlite"
+
+
+def explored(db_id: str, out: Path) -> Path:
+    """Explore one database with the settings of conf/explore.yaml; dev is guarded."""
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        overrides = [f"database='{database(db_id)}'", f"guard=['{SPIDER / 'dev.json'}']", f"walks={WALKS}"]
+        settings = config.explore_settings(compose("explore", overrides=overrides))
+    return explore(settings, store=Store(out / "store"), out=out / db_id)
+
+
+def projections(catalog: Catalog, roles: Roles) -> int:
+    """How many plain projections there are: sets of up to MAX_COLUMNS columns of one table that hold values."""
+    total = 0
+    for table in catalog.tables:
+        shown = [column for column in table.columns if roles.of(table.name, column.name).role not in ("empty", "flag")]
+        total += sum(comb(len(shown), size) for size in range(1, MAX_COLUMNS + 1)) if table.num_rows else 0
+    return total
+
+
+def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[str, object]]:
+    """One row a level: what was accepted, and what an independent look at it finds."""
+    pairs = read_pairs(folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    catalog = read_catalog(database(db_id))
+    questions = {plain(item["question"]) for item in gold}
+    queries = {" ".join(item["query"].lower().split()) for item in gold}
+    rows: list[dict[str, object]] = []
+    with Executor(workers=0, limits=Limits()) as executor:
+        possible = projections(catalog, Roles(catalog, execute=lambda sql: executor.run(database(db_id), sql)))
+        for level in sorted({pair.level for pair in pairs}):
+            mine = [pair for pair in pairs if pair.level == level]
+            ran = [executor.run(database(db_id), pair.sql) for pair in mine]
+            rows.append(
+                {
+                    "db_id": db_id,
+                    "level": level,
+                    "pairs": len(mine),
+                    "executable": sum(result.status == "ok" and bool(result.rows) for result in ran),
+                    "gold_questions": sum(plain(pair.question) in questions for pair in mine),
+                    "gold_queries": sum(" ".join(pair.sql.lower().split()) in queries for pair in mine),
+                    "operators": " ".join(sorted({pair.operators[-1] for pair in mine if pair.operators})),
+                    "walks": manifest["walks"],
+                    "possible_projections": possible if level == 1 else "",
+                }
+            )
+    return rows
+
+
+def sample(pairs: list[Pair], size: int) -> str:
+    """Write random pairs to be read."""
+    chosen = sorted(generator("explore_spider", "sample", 1).permutation(len(pairs))[:size].tolist())
+    lines = ["# 50 random pairs", ""]
+    for number, place in enumerate(chosen, start=1):
+        pair = pairs[place]
+        lines += [f"{number}. `{pair.db_id}`, level {pair.level} ({', '.join(pair.operators) or 'projection'})", ""]
+        lines += [f"   {pair.question}", "", "   ```sql", f"   {pair.sql}", "   ```", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Explore, look, write."""
+    out = Path(next(part for part in sys.argv[1:] if part.startswith("out="))[4:])
+    gold = json.loads((SPIDER / "dev.json").read_text(encoding="utf-8"))
+    wanted = [part for part in sys.argv[1:] if not part.startswith("out=")]
+    db_ids = list(dict.fromkeys(item["db_id"] for item in gold))
+    for db_id in wanted or db_ids:
+        explored(db_id, out)
+    if wanted:
+        return
+    folders = {db_id: out / db_id for db_id in db_ids}
+    rows = [row for db_id, folder in folders.items() for row in rows_of(db_id, folder, gold)]
+    with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    pairs = [pair for folder in folders.values() for pair in read_pairs(folder)]
+    (HERE / "sample.md").write_text(sample(pairs, 50), encoding="utf-8")
+    counts = Counter((row["db_id"]) for row in rows if int(str(row["pairs"])) < 200)
+    print(f"{len(pairs)} pairs; levels with fewer than 200: {dict(counts)}")
+
+
+if __name__ == "__main__":
+    main()
