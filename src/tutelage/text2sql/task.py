@@ -25,6 +25,8 @@ from tutelage.text2sql.data.explored import example_of
 from tutelage.text2sql.data.packing import Sample
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor
+from tutelage.text2sql.evaluation.command import score_command
+from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
 from tutelage.text2sql.inference.generate import TransformersEngine
@@ -64,6 +66,7 @@ class Text2SqlTask(Task):
 
     def check(self) -> None:
         self.adapter.check()
+        explore_settings(self.explore_settings)
         if self.method.explores and self.source.explored is None:
             self.choice.of(self.source)
         if not self.method.explores:
@@ -233,6 +236,12 @@ class Text2SqlTask(Task):
             "corpus": self.corpus.notes,
             "model": self.pretrained.path,
         }
+
+    @classmethod
+    def score(cls, cfg: DictConfig, *, folder: Path) -> Metrics:
+        scores = score_command(cfg, folder=folder)
+        first = scores.systems[0]
+        return {f"{cfg.mode}/{name}": scores.score(first, name, cfg.mode).value for name in scores.metrics}
 
     def report(self, metrics: Metrics) -> None:
         report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())

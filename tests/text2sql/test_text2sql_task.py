@@ -1,0 +1,176 @@
+"""The task from end to end on a small database of one's own, and what is refused before the long part."""
+
+import csv
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from transformers import AutoModelForCausalLM
+
+from tutelage.core import run
+from tutelage.core.callbacks import BEST, CHECKPOINTS
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.database.executor import Executor
+from tutelage.text2sql.run_folder import load_run
+from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
+from tutelage.text2sql.task import gather
+
+Compose = Callable[..., DictConfig]
+CITIES = ("Rome", "Oslo", "Lima", "Bern", "Kiev", "Cairo", "Delhi", "Paris")
+SMALL = [
+    "task=text2sql", "data=own", "trainer=cpu", "trainer.progress_bar=false", "trainer.max_epochs=2",
+    "model.vocabulary=400", "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.context=256",
+    "data.max_length=256", "data.batch_size=2", "data.val_size=4", "inference.max_new_tokens=24",
+]  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> list[str]:
+    """A database of people in cities, an explored folder and two test questions, as overrides."""
+    database = tmp_path / "people.sqlite"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE person (name TEXT, city TEXT, age INTEGER)")
+        rows = [(f"p{i}", city, 20 + i) for i, city in enumerate(CITIES)]
+        connection.executemany("INSERT INTO person VALUES (?, ?, ?)", rows)
+    connection.close()
+    explored = tmp_path / "explored"
+    explored.mkdir()
+    asked = [(f"Who lives in {city}?", f"SELECT name FROM person WHERE city = '{city}'") for city in CITIES]
+    columns = ("name", "city", "age")
+    asked += [(f"Show every {c} by {o}", f"SELECT {c} FROM person ORDER BY {o}") for c in columns for o in columns]
+    asked += [
+        (f"Count {c} over {n}", f"SELECT count({c}) FROM person WHERE age > {n}") for c in columns for n in (3, 9)
+    ]
+    asked += [(f"The {w} age", f"SELECT {w}(age) FROM person") for w in ("min", "max", "avg", "sum")]
+    with (explored / "pairs.jsonl").open("w") as file:
+        for i, (question, sql) in enumerate(asked):
+            pair = {
+                "id": f"{i}", "db_id": "people", "level": 1 + i % 3, "question": question, "sql": sql, "operators": [],
+                "sampler": "mix", "parent": None, "walk": i, "columns": [], "tables": ["person"], "state": {},
+            }  # fmt: skip
+            file.write(json.dumps(pair) + "\n")
+    test = tmp_path / "test.jsonl"
+    golds = [("How many people?", "SELECT count(*) FROM person"), ("Oldest?", "SELECT max(age) FROM person")]
+    test.write_text("".join(json.dumps({"question": q, "sql": s}) + "\n" for q, s in golds))
+    return [f"data.database={database}", f"data.explored={explored}", f"data.test={test}"]
+
+
+def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_path: Path, capsys: Any) -> None:
+    cfg = compose_config(*SMALL, *own, "method.held_out=0.3", "report.base=true")
+    folder = tmp_path / "run"
+    metrics = run.train(cfg, folder=folder)
+    assert metrics["test/ex_count"] == 2
+    assert metrics["base/test/ex"] == 0.0  # random weights write no query
+    assert metrics["test/ex_explored_count"] >= 2
+    printed = capsys.readouterr().out
+    assert "people's questions (2)" in printed
+    assert "base model, untrained" in printed
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == metrics["test/ex_count"] + metrics["test/ex_explored_count"]
+    assert {"id", "db_id", "sql", "candidates"} <= predictions[0].keys()
+    with (folder / "items.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(predictions)
+    assert "Explored: what explored holds" in (folder / "report.html").read_text()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["corpus"]["seeds"] == 0
+
+    # What was saved is the best checkpoint, and transformers opens it.
+    saved = AutoModelForCausalLM.from_pretrained(folder / "model")
+    state = torch.load(folder / CHECKPOINTS / BEST, weights_only=True)["state_dict"]
+    for name, parameter in saved.named_parameters():
+        torch.testing.assert_close(parameter, state[f"model.network.{name}"], rtol=0, atol=0)
+    loaded = load_run(folder, device="cpu")
+    for name, parameter in loaded.model.causal.named_parameters():
+        torch.testing.assert_close(parameter, state[f"model.network.{name}"], rtol=0, atol=0)
+    assert run.evaluate(folder)["test/ex_explored"] == metrics["test/ex_explored"]
+
+
+def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    lora = ["adapter=lora", "adapter.rank=4", "report.merge=true", "trainer.max_epochs=1"]
+    run.train(compose_config(*SMALL, *own, *lora), folder=tmp_path / "run")
+    assert (tmp_path / "run/model/adapter_config.json").is_file()
+    loaded = load_run(tmp_path / "run", device="cpu").model
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run/merged").eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.causal(input_ids=ids).logits, merged(input_ids=ids).logits, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["method=sft"], "sft trains on seed questions, and this data has none"),
+        (["data.max_length=300"], "300 tokens, but the model attends to 256"),
+        (["adapter=qlora"], "qlora needs"),
+        (["data.explored=/nowhere"], "no folder /nowhere"),
+        (["data.database=/nowhere.sqlite"], "/nowhere.sqlite"),
+        (["data.batch_size=0"], "0 is not positive"),
+        (["+explore.splits=eval"], "splits"),
+    ],
+)
+def test_refused_before_the_long_part(
+    change: list[str], says: str, own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        run.open_task(compose_config(*SMALL, *own, *change), folder=tmp_path)
+    assert says in str(caught.value)
+
+
+def test_no_model_there(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    cfg = compose_config("task=text2sql", "data=own", *own, "model=smollm2_135m", "model.path=/nowhere/model.gguf")
+    with pytest.raises(ConfigError, match=r"model\.path: nothing at /nowhere/model\.gguf"):
+        run.open_task(cfg, folder=tmp_path)
+
+
+def test_empty_explored_folder(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "explored/pairs.jsonl").write_text("")
+    with pytest.raises(DataError, match="is empty"):
+        run.open_task(compose_config(*SMALL, *own), folder=tmp_path)
+
+
+def test_prompt_longer_than_the_context(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    task = run.open_task(compose_config(*SMALL, *own, "inference.max_new_tokens=250"), folder=tmp_path)
+    with pytest.raises(DataError, match="the longest"):
+        task.prepare()
+
+
+def test_scores_by_hand(own: list[str], tmp_path: Path) -> None:
+    def ask(id: str, sql: str) -> Example:
+        return Example(id, "people", "?", sql)
+
+    gold = [
+        ask("a", "SELECT name FROM person ORDER BY age"),
+        ask("b", "SELECT max(age) FROM person"),
+        ask("c", "SELEC"),
+    ]
+    with Executor(workers=0, limits=LIMITS) as executor:
+        scorer = Scorer({"people": tmp_path / "people.sqlite"}, executor=executor)
+        items = scorer.score(gold, ["SELECT name FROM person ORDER BY age DESC", "SELECT 27", "SELECT 1"])
+    assert [item.right for item in items] == [False, True, None]  # the last gold does not run, so it counts nowhere
+    assert [item.status for item in items] == ["ok", "ok", "ok"]
+
+
+def test_interval_by_hand() -> None:
+    item = Item(Example("a", "d", "?", ""), "", True, "ok", "")
+    wrong = Item(Example("b", "d", "?", ""), "", False, "ok", "")
+    found = accuracy([item] * 8 + [wrong] * 2)
+    # Wilson, n = 10, p = 0.8, z = 1.96: (0.4902, 0.9433)
+    assert (found.percent, found.low, found.high, found.count) == pytest.approx((80.0, 49.02, 94.33, 10), abs=0.01)
+    assert accuracy([wrong] * 5).low == pytest.approx(0.0, abs=1e-9)
+
+
+def test_shares_of_ranks_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_gather_object(into: list[Any], mine: Any) -> None:
+        into[:] = [[0, 2, 4], [1, 3]]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    assert gather([0, 2, 4], 2) == [0, 1, 2, 3, 4]
+    assert gather([7, 8], 1) == [7, 8]
