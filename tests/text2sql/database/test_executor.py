@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,19 @@ def test_a_timing_that_fails_says_how(executor: Executor, database: Path) -> Non
         assert (timing.status, timing.seconds) == (status, [])
     missing = executor.time(database.with_name("no.sqlite"), ["SELECT 1"], repeats=1, scope="fetch")
     assert missing.status == "error"
+
+
+def test_a_timing_that_hangs_is_killed_at_its_first_round(database: Path) -> None:
+    with Executor(workers=1, limits=LIMITS) as executor:
+        timing = executor.time(database, ["SELECT 1", STUCK], repeats=100, scope="execute", limits=Limits(seconds=0.1))
+        assert (timing.status, timing.seconds) == ("timeout", [])
+        assert executor.time(database, ["SELECT 1"], repeats=2, scope="fetch").status == "ok"
+
+
+def test_threads_may_take_turns(database: Path) -> None:
+    with Executor(workers=0, limits=LIMITS) as executor, ThreadPoolExecutor(1) as thread:
+        assert executor.run(database, "SELECT 1").rows == [(1,)]
+        assert thread.submit(executor.run, database, "SELECT 2").result().rows == [(2,)]
 
 
 def test_the_executor_starts_from_a_script_without_a_main_guard(database: Path) -> None:

@@ -42,7 +42,7 @@ _WINDOW = 16
 
 
 class Executor:
-    """Executes read-only SQL on SQLite files. To be used as a context manager, from one thread.
+    """Executes read-only SQL on SQLite files. To be used as a context manager, by one thread at a time.
 
     ``run`` and ``map`` may be mixed: a query may be run while the results of a map are being read.
     """
@@ -114,8 +114,14 @@ class Executor:
 
         Times are comparable only if nothing else runs: use one worker.
         """
-        outcome = self._finish(Time(database, tuple(statements), repeats, scope, limits or self._limits))
-        return outcome if isinstance(outcome, Timing) else Timing(outcome.status, outcome.error, [])
+        job = Time(database, tuple(statements), scope, limits or self._limits)
+        rounds: list[tuple[float, ...]] = []
+        for _ in range(repeats):
+            outcome = self._finish(job)
+            if not isinstance(outcome, Timing) or outcome.status != "ok":
+                return Timing(outcome.status, outcome.error, rounds)
+            rounds += outcome.seconds
+        return Timing("ok", "", rounds)
 
     def close(self) -> None:
         """Stop the workers, whatever they are doing."""

@@ -4,7 +4,6 @@ import sqlite3
 from pathlib import Path
 from typing import Literal
 
-from tutelage.core.errors import DataError
 from tutelage.text2sql.database.sqlite_file import check_file, explain, sqlite_uri
 
 TextErrors = Literal["strict", "ignore", "replace"]
@@ -43,6 +42,7 @@ def connect_unchecked(database: Path, *, text_errors: TextErrors = "ignore") -> 
         uri=True,
         timeout=LOCK_SECONDS,
         isolation_level=None,  # no implicit BEGIN
+        check_same_thread=False,  # one thread at a time is enough
     )
     if text_errors != "strict":
         connection.text_factory = lambda raw: raw.decode("utf-8", text_errors)
@@ -67,7 +67,6 @@ def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Co
         DataError: It is not a database that can be read here; the message says why and what to do.
     """
     check_file(database)
-    _check_log(database)
     connection = connect_unchecked(database, text_errors=text_errors)
     try:
         # Virtual tables prepare their own statements, some of them writes, when they are first named.
@@ -84,17 +83,6 @@ def connect(database: Path, *, text_errors: TextErrors = "ignore") -> sqlite3.Co
 def forbid_writing(connection: sqlite3.Connection) -> None:
     """Let a connection read tables and do nothing else, from now on."""
     connection.set_authorizer(_authorize)
-
-
-def _check_log(database: Path) -> None:
-    log, index = (database.with_name(database.name + suffix) for suffix in ("-wal", "-shm"))
-    if log.exists() and log.stat().st_size and not index.exists():
-        # SQLite would write a new index beside it, and leave it there.
-        raise DataError(
-            "database",
-            f"the last changes of {database} stand in {log.name}, which has lost its companion {index.name}",
-            f'on a copy of both, run: sqlite3 {database.name} "PRAGMA wal_checkpoint(TRUNCATE)"',
-        )
 
 
 def _touch(connection: sqlite3.Connection, table: str) -> None:

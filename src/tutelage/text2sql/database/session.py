@@ -92,7 +92,7 @@ class Timing:
     seconds: list[tuple[float, ...]]
 
 
-class TooLarge(Exception):
+class _TooLarge(Exception):
     """The result is over a limit."""
 
 
@@ -112,30 +112,24 @@ class Session:
             self.close()  # a refused VACUUM still forgets the schema; page caches hold memory
         return result
 
-    def time(self, database: Path, statements: Sequence[str], *, repeats: int, scope: Scope, limits: Limits) -> Timing:
-        """Time statements in turn, each on a fresh connection, as the efficiency metrics do.
+    def time(self, database: Path, statements: Sequence[str], *, scope: Scope, limits: Limits) -> Timing:
+        """Time statements once each, in turn, each on a fresh connection, as the efficiency metrics do.
 
         Args:
             database: The file.
             statements: Usually the prediction and the gold.
-            repeats: Rounds over all statements.
             scope: ``execute``: of ``execute`` alone (VES). ``fetch``: execute, fetch all and close (R-VES).
-            limits: For each single execution. The result is not kept, so rows and bytes do not count.
+            limits: For each statement. The result is not kept, so rows and bytes do not count.
         """
-        rounds: list[tuple[float, ...]] = []
-        for _ in range(repeats):
-            seconds: list[float] = []
-            for sql in statements:
-                try:
-                    seconds.append(self._time_once(database, sql, scope, limits))
-                except MemoryError:
-                    return Timing("too_large", _NO_MEMORY, rounds)
-                except (sqlite3.Error, ValueError) as error:
-                    return Timing(*_verdict(error, limits), rounds)
-                except OSError as error:
-                    return Timing("error", f"{database}: {error.strerror}", rounds)
-            rounds.append(tuple(seconds))
-        return Timing("ok", "", rounds)
+        try:
+            seconds = tuple(self._time_once(database, sql, scope, limits) for sql in statements)
+        except MemoryError:
+            return Timing("too_large", _NO_MEMORY, [])
+        except (sqlite3.Error, ValueError) as error:
+            return Timing(*_verdict(error, limits), [])
+        except OSError as error:
+            return Timing("error", f"{database}: {error.strerror}", [])
+        return Timing("ok", "", [seconds])
 
     def close(self) -> None:
         """Close every database."""
@@ -155,8 +149,8 @@ class Session:
                 if cursor.description is None:
                     return failure("error", NO_STATEMENT, time.perf_counter() - begin)
                 columns = tuple(column[0] for column in cursor.description)
-                rows = collect(cursor, limits)
-        except TooLarge as error:
+                rows = _collect(cursor, limits)
+        except _TooLarge as error:
             return failure("too_large", str(error), time.perf_counter() - begin)
         except MemoryError:
             return failure("too_large", _NO_MEMORY, time.perf_counter() - begin)
@@ -203,11 +197,11 @@ class Session:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, largest)
 
 
-def collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, ...]]:
+def _collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, ...]]:
     """Fetch all rows of a result.
 
     Raises:
-        TooLarge: There are more of them, or they hold more, than the limits allow.
+        _TooLarge: There are more of them, or they hold more, than the limits allow.
     """
     collected: list[tuple[Any, ...]] = []
     max_rows = sys.maxsize if limits.rows is None else limits.rows
@@ -215,10 +209,10 @@ def collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, ..
     size = 0
     for row in rows:
         if len(collected) == max_rows:
-            raise TooLarge(f"more than {max_rows:,} rows")
+            raise _TooLarge(f"more than {max_rows:,} rows")
         size += sum(map(sys.getsizeof, row))
         if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes:,} bytes")
+            raise _TooLarge(f"more than {max_bytes:,} bytes")
         collected.append(tuple(row))
     return collected
 

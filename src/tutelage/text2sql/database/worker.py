@@ -34,21 +34,20 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Execute repeatedly for the clock."""
+    """Execute some statements for the clock, once each."""
 
     database: Path
     statements: tuple[str, ...]
-    repeats: int
     scope: Scope
     limits: Limits
 
     def __call__(self, session: Session) -> Timing:
-        return session.time(self.database, self.statements, repeats=self.repeats, scope=self.scope, limits=self.limits)
+        return session.time(self.database, self.statements, scope=self.scope, limits=self.limits)
 
     @property
     def seconds(self) -> float:
         """The longest that it may take."""
-        return self.limits.seconds * self.repeats * len(self.statements)
+        return self.limits.seconds * len(self.statements)
 
 
 Job = Run | Time
