@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from tutelage.core.store import write_atomically
+from tutelage.text2sql.evaluation.gold import DOUBTFUL_DATABASES
 from tutelage.text2sql.evaluation.outcome import Outcome, Preview
 from tutelage.text2sql.evaluation.score import Scores, SystemScore, as_json, versions
 
@@ -99,6 +100,8 @@ def _html(scores: Scores) -> str:
         scores=scores,
         systems=systems,
         rows=[("gold, as a prediction", scores.gold), *zip(names, scores.systems, strict=True)],
+        not_doubtful=scores.places_not_doubtful(),
+        doubtful=DOUBTFUL_DATABASES,
         skipped=scores.benchmark.missing,
         comparison=scores.comparison(),
         breakdowns=[

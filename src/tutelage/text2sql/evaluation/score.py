@@ -17,7 +17,14 @@ from tutelage.core.store import Store
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
 from tutelage.text2sql.evaluation.bird_judge import BirdJudge
 from tutelage.text2sql.evaluation.efficiency import REPEATS, root_mean
-from tutelage.text2sql.evaluation.gold import Benchmark, BenchmarkName, Item, OnMissing, load_benchmark
+from tutelage.text2sql.evaluation.gold import (
+    DOUBTFUL_DATABASES,
+    Benchmark,
+    BenchmarkName,
+    Item,
+    OnMissing,
+    load_benchmark,
+)
 from tutelage.text2sql.evaluation.gold_results import GoldResults
 from tutelage.text2sql.evaluation.outcome import STATUSES, ItemStatus, Judge, Needs, Outcome
 from tutelage.text2sql.evaluation.predictions import Predictions, read_predictions
@@ -25,6 +32,7 @@ from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interva
 from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
 
 Mode = Literal["official", "strict"]
+_MODES: tuple[Mode, Mode] = ("official", "strict")
 METRICS: dict[BenchmarkName, tuple[str, ...]] = {
     "spider": ("execution", "exact_match"),
     "bird": ("ex", "soft_f1", "ves", "r_ves"),
@@ -123,6 +131,12 @@ class Scores:
         for place, item in enumerate(self.benchmark.items):
             places.setdefault(item.db_id, []).append(place)
         return dict(sorted(places.items()))
+
+    def places_not_doubtful(self) -> list[int] | None:
+        """The items of databases that are not known to be broken; None where that is all."""
+        items = self.benchmark.items
+        kept = [place for place, item in enumerate(items) if item.db_id not in DOUBTFUL_DATABASES]
+        return kept if len(kept) < len(items) else None
 
     def comparison(self) -> dict[str, McNemar]:
         """McNemar's test of two systems, by metric that is right or wrong."""
@@ -336,7 +350,7 @@ def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
             for metric, score in found.items()
         }
 
-    return {
+    found: dict[str, Any] = {
         "name": system.predictions.name,
         "form": system.predictions.form,
         "official": numbers("official"),
@@ -348,6 +362,10 @@ def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
         "statuses": dict(system.statuses),
         "differences": system.differences,
     }
+    if (kept := scores.places_not_doubtful()) is not None:
+        without = {"databases": list(DOUBTFUL_DATABASES)} | {mode: numbers(mode, kept) for mode in _MODES}
+        found["without_doubtful_databases"] = without
+    return found
 
 
 def table(scores: Scores) -> str:
