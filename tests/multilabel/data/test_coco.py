@@ -124,3 +124,20 @@ def _change(root: Path, change) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def test_outlines_are_left_out_before_parsing(coco_root: Path) -> None:
+    plain = Coco(root=coco_root, val_fraction=0.2).split("train").targets_NK
+    polygons, runs = [[1.5, 2, 3], [4, 5, 6]], {"counts": [1, 2, 3], "size": [30, 40]}
+
+    def outline(content: dict) -> None:
+        for index, annotation in enumerate(content["annotations"]):
+            annotation["segmentation"] = ([], polygons, runs, {"counts": 'a"b', "size": [1, 2]})[index % 4]
+        content["images"][0]["note"] = 'she said "segmentation": [[1, 2], and no more'
+
+    _change(coco_root, outline)
+    assert np.array_equal(Coco(root=coco_root, val_fraction=0.2).split("train").targets_NK, plain)
+    path = coco_root / "annotations" / "instances_train2014.json"
+    for indent in (None, 1):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
+        assert np.array_equal(Coco(root=coco_root, val_fraction=0.2).split("train").targets_NK, plain)

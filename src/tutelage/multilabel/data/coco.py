@@ -3,9 +3,10 @@
 # N images, K categories
 
 import json
-from collections import defaultdict
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,10 @@ from tutelage.multilabel.data.files import (
     some,
 )
 from tutelage.multilabel.data.source import Boxes
+
+# Outlines of objects, as polygons or run lengths: most of a file of the full set, and most of the time and memory of
+# parsing it. Inside a string the quotes would be escaped, so only keys match.
+_OUTLINES = re.compile(rb'"segmentation":\s*(?:\[(?:\s*\[[^\[\]]*\]\s*,?)*\s*\]|\{[^{}]*\})')
 
 
 @dataclass(kw_only=True)
@@ -92,10 +97,9 @@ class CocoFile:
         try:
             content = path.read_bytes()
             self.digest = digest(content)
-            whole = json.loads(content)
+            whole = json.loads(_OUTLINES.sub(b'"segmentation": 0', content))
             self._images = [_image(image) for image in whole["images"]]
             categories = {int(c["id"]): str(c["name"]) for c in sorted(whole["categories"], key=lambda c: c["id"])}
-            # Annotations of the full set hold segmentations, most of the file: keep what counts.
             self._annotations = [(a["image_id"], a["category_id"], a.get("bbox")) for a in whole["annotations"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -120,7 +124,7 @@ class CocoFile:
             if by_id.setdefault(image_id, row) != row:
                 raise DataError(str(self.path), f"image id {image_id} occurs twice ({name})", "keep one of them")
         targets_NK = np.zeros((len(self._images), len(self._column)), dtype=np.int8)
-        boxes: dict[int, list[tuple[int, list[float]]]] = defaultdict(list)
+        boxes: list[tuple[int, int, list[float]]] = []  # row, column, and x, y, w, h in pixels
         unknown: list[str] = []
         without_box = 0
         for image_id, category_id, box in self._annotations:
@@ -137,7 +141,7 @@ class CocoFile:
             if box is None:
                 without_box += 1  # an image-level label
             else:
-                boxes[row_of_image].append((column, box))
+                boxes.append((row_of_image, column, box))
         if unknown and on_bad_image == "error":
             raise DataError(
                 str(self.path),
@@ -152,10 +156,7 @@ class CocoFile:
             ids=[str(image_id) for image_id, _, _, _ in self._images],
             files=[inside_root(name, folder=folder, origin=str(self.path)) for _, name, _, _ in self._images],
             targets_NK=targets_NK,
-            boxes=[
-                _relative(boxes[row], width, height) if row in boxes else None
-                for row, (_, _, width, height) in enumerate(self._images)
-            ],
+            boxes=_by_image(boxes, [(width, height) for _, _, width, height in self._images]),
             origin=str(self.path),
         )
 
@@ -164,16 +165,18 @@ def _image(image: Mapping[str, Any]) -> tuple[Any, str, float, float]:
     return image["id"], str(image["file_name"]), float(image.get("width", 0)), float(image.get("height", 0))
 
 
-def _relative(boxes: list[tuple[int, list[float]]], width: float, height: float) -> Boxes | None:
-    """Turn x, y, w, h in pixels into corners as fractions; boxes without an area are dropped."""
-    if not width or not height:
-        return None
-    kept = [(column, box) for column, box in boxes if box[2] > 0 and box[3] > 0]
-    if not kept:
-        return None
-    x, y, w, h = np.array([box for _, box in kept], dtype=np.float64).T
-    corners = np.stack([x / width, y / height, (x + w) / width, (y + h) / height], axis=1)
-    return Boxes(
-        labels_N=np.array([column for column, _ in kept], dtype=np.int64),
-        xyxy_N4=corners.clip(0, 1).astype(np.float32),
-    )
+def _by_image(boxes: list[tuple[int, int, list[float]]], sizes: list[tuple[float, float]]) -> list[Boxes | None]:
+    """Give each image its boxes, as fractions of its size; boxes without an area are dropped."""
+    row_N = np.array([row for row, _, _ in boxes], dtype=np.int64)
+    column_N = np.array([column for _, column, _ in boxes], dtype=np.int64)
+    xywh_N4 = np.array([box for _, _, box in boxes], dtype=np.float64).reshape(-1, 4)
+    size_N2 = np.array(sizes, dtype=np.float64).reshape(-1, 2)[row_N]
+    order = np.argsort(row_N, kind="stable")
+    order = order[(xywh_N4[order, 2:] > 0).all(axis=1) & (size_N2[order] > 0).all(axis=1)]
+    xy_N2, wh_N2, size_N2 = xywh_N4[order, :2], xywh_N4[order, 2:], size_N2[order]
+    xyxy_N4 = (np.concatenate([xy_N2, xy_N2 + wh_N2], axis=1) / np.tile(size_N2, 2)).clip(0, 1).astype(np.float32)
+    starts = np.searchsorted(row_N[order], np.arange(len(sizes) + 1))
+    return [
+        Boxes(labels_N=column_N[order[start:end]], xyxy_N4=xyxy_N4[start:end]) if end > start else None
+        for start, end in pairwise(starts)
+    ]
