@@ -44,7 +44,7 @@ class Offline(Synthesizer):
     def begin(self, walk: Walk) -> list[Candidate]:
         """Propose a projection of each of the walk's tables."""
         rng = generator(self._seed, "offline", walk.id)
-        queries = list(self._grammar.begin(walk, rng))
+        queries = list(dict.fromkeys(self._grammar.begin(walk, rng)))
         return [self._candidate(query, (), f"{walk.id}/{index}") for index, query in enumerate(queries)]
 
     def extend(self, parent: Pair, walk: Walk) -> list[Candidate]:

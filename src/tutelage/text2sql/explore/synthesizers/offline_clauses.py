@@ -235,12 +235,11 @@ class Clauses:
         elif isinstance(condition, Like):
             begins = {
                 "starts": ("starts with", "begins with"),
-                "contains": ("contains",),
+                "contains": ("contains", "includes"),
                 "ends": ("ends with", "ends in"),
             }
-            what = "the word " if condition.where == "contains" and " " not in condition.text else ""
             text = self.value(condition.text)
-            options = [("whose", f"{one} {self.pick(begins[condition.where])} {what}{text}")]
+            options = [("whose", f"{one} {self.pick(begins[condition.where])} {text}")]
         elif isinstance(condition, InYear):
             options = [("whose", f"{one} is in {condition.year}"), ("whose", f"{one} falls in {condition.year}")]
         elif isinstance(condition, Missing):

@@ -85,11 +85,11 @@ class Grammar:
     # ---- begin
 
     def begin(self, walk: Walk, rng: np.random.Generator) -> Iterator[Query]:
-        """Projections of the walk's columns, two of each table."""
+        """Projections of the walk's columns, several of each table."""
         for table in walk.tables:
             if not self._catalog.table(table).num_rows:
                 continue
-            for _ in range(2):
+            for _ in range(4):
                 shown = [column for name, column in walk.columns if name == table and self._shown(table, column, rng)]
                 if shown:
                     yield self._projection(table, shown, rng)
@@ -445,7 +445,7 @@ class Grammar:
         amounts = sorted(float(row[-1]) for row in result.rows if isinstance(row[-1], int | float))
         if result.status != "ok" or len(amounts) < 2 or amounts[0] == amounts[-1]:
             return None
-        having = self._literals.threshold(aggregate, amounts, rng)
+        having = self._literals.threshold(aggregate, amounts, rng, upwards=self._by_thing(query))
         return replace(query, having=having) if having else None
 
     # ---- order, limit
@@ -475,6 +475,12 @@ class Grammar:
         equal = self._settled(query)
         return profile.comparable and len(profile.values) > 2 and ref not in equal
 
+    def _by_thing(self, query: Query) -> bool:
+        """Whether groups are things of another table, some of which may have no rows here."""
+        key = query.select[0]
+        keys = {link.columns[0] for link in self._naming.links_from(query.nodes[0].table)}
+        return key.node != 0 or key.column in keys
+
     def _order_groups(self, query: Query, rng: np.random.Generator) -> Query | None:
         if query.window and query.window.kind == "share" and rng.random() < 0.5:
             return None
@@ -496,6 +502,11 @@ class Grammar:
             profile = self._profile(query, query.order.by)
             if profile.has_gaps or not profile.comparable or query.grouped or query.subject:
                 return None
+        fewest = (
+            isinstance(query.order.by, Aggregate) and query.order.by.function == "count" and not query.order.descending
+        )
+        if fewest and query.grouped and self._by_thing(query):
+            return None
         plain = replace(query, order=None)
         result = self._execute(self._writer.write(plain))
         most = len(result.rows)

@@ -131,9 +131,16 @@ class Literals:
         day = days[int(rng.integers(1, len(days)))]
         return Compare("compare", ref, ">=" if rng.random() < 0.5 else "<", day)
 
-    def threshold(self, aggregate: Aggregate, amounts: Sequence[float], rng: np.random.Generator) -> Having | None:
-        """Choose what groups must reach; ``amounts`` are the groups' aggregates, sorted."""
-        ops: list[Comparison] = [">=", ">=", ">", ">", "<"] if aggregate.function == "count" else [">", ">", "<"]
+    def threshold(
+        self, aggregate: Aggregate, amounts: Sequence[float], rng: np.random.Generator, *, upwards: bool
+    ) -> Having | None:
+        """Choose what groups must reach; ``amounts`` are the groups' aggregates, sorted.
+
+        ``upwards``: things that have none form no group, so "fewer than" would leave them out.
+        """
+        ops: list[Comparison] = (
+            [">=", ">=", ">", ">", ">" if upwards else "<"] if aggregate.function == "count" else [">", ">", "<"]
+        )
         op = ops[int(rng.integers(len(ops)))]
         middle = float(np.quantile(amounts, 0.2 + 0.6 * rng.random()))
         value = float(round(middle)) if aggregate.function == "count" else float(_near(middle, amounts, exact=False))

@@ -91,7 +91,9 @@ class _Sentence:
         modifiers = self.modifiers(conditions) + self._bound()
         head = self.rows.many
         if determined:
-            head = ("the " if modifiers else self.pick(("all ", "all the ", "the "))) + head
+            # A join leaves out the rows that lead nowhere.
+            some = modifiers or len(self.nodes) > 1
+            head = ("the " if some else self.pick(("all ", "all the ", "the "))) + head
         return self.clauses.attach(head, modifiers)
 
     def one(self, conditions: Sequence[Condition]) -> str:
@@ -230,7 +232,10 @@ class _Sentence:
         said = self.clauses.column(self.nodes, ref)
         if path:
             return f"{path[-1].one} {said}" if said.lower() in VAGUE else f"{said} of the {path[-1].one}"
-        if said.lower() in VAGUE and any(other.node != ref.node for other in self.query.select):
+        others = [other for other in self.query.select if other.node != ref.node]
+        if others and (
+            said.lower() in VAGUE or any(self.clauses.column(self.nodes, other) == said for other in others)
+        ):
             return f"{self.rows.one} {said}"
         return said
 
@@ -610,7 +615,10 @@ class _Sentence:
         """What is asked of the groups' values."""
         if cte.kind == "average":
             if aggregate.ref is None:
-                return self.pick((f"On average, how many {rows} does each {one} have?" if key.noun else f"On average, how many {rows} are there for each {one}?",
+                if key.noun:
+                    return self.pick((f"What is the average number of {rows} over the {many} that have any?",
+                                      f"On average, how many {rows} do the {many} that have any have?"))  # fmt: skip
+                return self.pick((f"On average, how many {rows} are there for each {one}?",
                                   f"What is the average number of {rows} per {one}?"))  # fmt: skip
             said = self.clauses.aggregate(self.nodes, aggregate, self.rows)
             return self.pick((f"If the {said} of {rows} is taken for each {one}, what is the average of these values?",
@@ -618,8 +626,8 @@ class _Sentence:
         shown = f"the {plural_phrase(key.shown)} of the {many}" if key.noun else f"the {many}"
         what = self._group_values([aggregate], rows, key)
         if aggregate.ref is None:
-            return self.pick((f"Which {many} have more {rows} than the average {key.one}? Show {'the ' + plural_phrase(key.shown) + ' and ' if key.noun else 'them with '}the number of {self.rows.many}.",
-                              f"{self.pick(_SHOW)} {shown} that have more {rows} than the average over all {many}, with the number of {self.rows.many}."))  # fmt: skip
+            return self.pick((f"Which {many} have more {rows} than {'the average over those that have any' if key.noun else 'the average ' + key.one}? Show {'the ' + plural_phrase(key.shown) + ' and ' if key.noun else 'them with '}the number of {self.rows.many}.",
+                              f"{self.pick(_SHOW)} {shown} that have more {rows} than the average over {'those that have any' if key.noun else 'all ' + key.many}, with the number of {self.rows.many}."))  # fmt: skip
         said = self.clauses.aggregate(self.nodes, aggregate, self.rows)
         return (f"{self.pick(_SHOW)} {shown} where the {said} of {rows} is above the average of this value over all {key.many}, "
                 f"together with {what}.")  # fmt: skip
