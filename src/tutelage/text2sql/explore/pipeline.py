@@ -216,6 +216,7 @@ class Exploration:
                     file.flush()
                     os.fsync(file.fileno())
                     self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+            told = synthesizer.summary()
         summary = write_outputs(
             self._folder,
             outcome=self._outcome,
@@ -225,6 +226,9 @@ class Exploration:
             dialect=self._source.dialect,
         )
         progress.unlink()
+        if told:
+            summary["synthesizer"] = dict(told)
+            self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
         return summary
 
     def _finished(self) -> bool:
