@@ -53,14 +53,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def make(adapter: Path | None = None) -> VllmEngine:
-    rank = None if adapter is None else 64
-    return VllmEngine(Path("model"), adapter=adapter, adapter_rank=rank, end_token=9, seed=5, context=128)
+def make(saved: Path) -> VllmEngine:
+    return VllmEngine(saved, base="base-model", end_token=9, seed=5, context=128)
 
 
-def test_greedy_and_samples(stand_in: None) -> None:
-    engine = make()
-    assert engine._model.settings == {"model": "model", "max_model_len": 128, "generation_config": "vllm"}
+def test_greedy_and_samples(stand_in: None, tmp_path: Path) -> None:
+    engine = make(tmp_path)
+    assert engine._model.settings == {"model": str(tmp_path), "max_model_len": 128, "generation_config": "vllm"}
     assert engine.generate(REQUESTS, Decoding("greedy", 1, 0.7, 0.9, 20, 4)) == [["t0"], ["t0"]]
     prompts, parameters, lora = engine._model.calls[-1]
     assert prompts == [{"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]}]
@@ -78,10 +77,12 @@ def test_greedy_and_samples(stand_in: None) -> None:
     assert engine._model.calls[-1][1][1]["seed"] == first[0]["seed"]  # of seed and request only
 
 
-def test_beams_and_adapters(stand_in: None) -> None:
-    engine = make(Path("adapter"))
-    assert engine._model.settings["max_lora_rank"] == 64
+def test_beams_and_adapters(stand_in: None, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 64}')
+    engine = make(tmp_path)
+    settings = engine._model.settings
+    assert (settings["model"], settings["tokenizer"], settings["max_lora_rank"]) == ("base-model", str(tmp_path), 64)
     assert engine.generate(REQUESTS, Decoding("beam", 3, 1.0, 1.0, 20, 4)) == [["decoded [7]"], ["decoded [7]"]]
     _, parameters, lora = engine._model.calls[-1]
     assert parameters == {"beam_width": 3, "max_tokens": 20}
-    assert lora == ("tutelage", 1, "adapter")
+    assert lora == ("tutelage", 1, str(tmp_path))

@@ -1,6 +1,7 @@
 """Answers by vLLM: for many questions to a saved model on a GPU. An extra: ``pip install 'tutelage[vllm]'``."""
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,22 +28,12 @@ def check_vllm() -> None:
 class VllmEngine:
     """A saved model, held by vLLM. Sampling is a function of (seed, request), as vLLM seeds each request."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        adapter: Path | None,
-        adapter_rank: int | None,
-        end_token: int,
-        seed: int,
-        context: int,
-    ) -> None:
+    def __init__(self, saved: Path, *, base: str, end_token: int, seed: int, context: int) -> None:
         """Load the model onto the GPU.
 
         Args:
-            folder: A Hugging Face folder with weights and tokenizer.
-            adapter: A peft folder on top of it; None for none.
-            adapter_rank: The adapter's rank, which vLLM must know beforehand.
+            saved: What a run saved: a Hugging Face folder, or a peft folder (LoRA) on top of ``base``.
+            base: The model that an adapter belongs to; not looked at where the model was saved whole.
             end_token: What ends an answer.
             seed: Of sampling.
             context: The longest prompt and answer together.
@@ -54,9 +45,16 @@ class VllmEngine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        lora = {} if adapter is None else {"enable_lora": True, "max_lora_rank": adapter_rank}
-        self._model = LLM(model=str(folder), max_model_len=context, generation_config="vllm", **lora)
-        self._adapter = None if adapter is None else LoRARequest("tutelage", 1, str(adapter))
+        adapter = saved / "adapter_config.json"
+        if adapter.is_file():
+            # vLLM lays out its memory for adapters before it sees one.
+            rank = json.loads(adapter.read_text(encoding="utf-8"))["r"]
+            settings = {"model": base, "tokenizer": str(saved), "enable_lora": True, "max_lora_rank": rank}
+            self._adapter = LoRARequest("tutelage", 1, str(saved))
+        else:
+            settings, self._adapter = {"model": str(saved)}, None
+        # The model's own generation settings stay out, as with transformers.
+        self._model = LLM(max_model_len=context, generation_config="vllm", **settings)
         self.end_token, self.seed = end_token, seed
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
