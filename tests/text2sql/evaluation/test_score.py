@@ -68,6 +68,7 @@ def test_spider_files(spider_root: Path, tmp_path: Path) -> None:
         "execution",
         "exact_match",
         "status",
+        "hardness_strict",
         "execution_strict",
         "exact_match_strict",
         "status_strict",

@@ -38,8 +38,8 @@ class BirdJudge:
         self._lenient = lenient
         self._clock = clock
 
-    def group(self, item: Item) -> str:
-        """The difficulty that BIRD gives it."""
+    def group(self, item: Item, *, strict: bool) -> str:
+        """The difficulty that BIRD gives it, whatever the mode."""
         return item.difficulty
 
     def needs(self, item: Item, prediction: str) -> Needs:
@@ -74,7 +74,7 @@ class BirdJudge:
         """``correct`` where the results can be compared."""
         if expected.status != "ok":
             return _gold_status(expected), f"the gold fails: {expected.error}"
-        if not ran(result):
+        if not ran(result, prediction):
             return failed_status(result, prediction), result.error
         if expected.seconds + result.seconds > self._seconds:
             return "timeout", f"prediction and gold together take longer than {self._seconds:g} s"

@@ -97,7 +97,7 @@ class Judge(Protocol):
     group_name: str
     groups: tuple[str, ...]
 
-    def group(self, item: Item) -> str:
+    def group(self, item: Item, *, strict: bool) -> str:
         """The group of an item."""
         ...
 
@@ -110,14 +110,20 @@ class Judge(Protocol):
         ...
 
 
-def ran(result: Result) -> bool:
+def ran(result: Result, sql: str) -> bool:
     """Whether the official scorers have rows of a query, maybe none.
 
-    A text without a statement gives none, and so does a statement that writes, which they execute: it is never
-    executed here, and most give no rows.
+    A text without a statement gives none. A statement that writes is executed there and gives none, mostly; here it
+    is refused.
     """
-    writes = result.status == "refused" and "one statement" not in result.error
-    return result.status == "ok" or result.error == NO_STATEMENT or writes
+    return result.status == "ok" or result.error == NO_STATEMENT or writes(result, sql)
+
+
+def writes(result: Result, sql: str) -> bool:
+    """Whether a query was refused as a single statement that changes something and says nothing of it."""
+    speaks = any(word in sql.upper() for word in ("PRAGMA", "RETURNING"))
+    alone = "one statement" not in result.error and "function" not in result.error
+    return result.status == "refused" and alone and not speaks
 
 
 def failed_status(result: Result, prediction: str) -> ItemStatus:

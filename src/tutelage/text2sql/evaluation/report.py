@@ -45,16 +45,18 @@ def items_csv(scores: Scores, system: SystemScore) -> str:
     """A row an item, in the data's order; the official columns first, the strict ones behind."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    strict = [f"{name}_strict" for name in (*scores.metrics, "status")]
+    spider = scores.benchmark.name == "spider"  # BIRD's difficulty is given, not worked out
+    strict = [f"{name}_strict" for name in (*([scores.group_name] if spider else []), *scores.metrics, "status")]
     writer.writerow(["id", "db_id", scores.group_name, *scores.metrics, "status", *strict])
-    for item, group, outcome in zip(scores.benchmark.items, scores.groups, system.outcomes, strict=True):
+    for place, (item, outcome) in enumerate(zip(scores.benchmark.items, system.outcomes, strict=True)):
         writer.writerow(
             [
                 item.id,
                 item.db_id,
-                group,
+                scores.official_groups[place],
                 *(_number(outcome.official[metric]) for metric in scores.metrics),
                 outcome.status,
+                *([scores.strict_groups[place]] if spider else []),
                 *(_number(outcome.strict[metric]) for metric in scores.metrics),
                 outcome.status_strict,
             ]

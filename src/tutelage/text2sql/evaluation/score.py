@@ -90,24 +90,38 @@ class Scores:
         mode: Which of the two numbers is the headline.
         metrics: In the order of the columns.
         group_name: ``hardness`` or ``difficulty``.
-        groups: The group of each item.
+        official_groups: The group of each item.
+        strict_groups: The same without the quirks of its rule.
+        group_order: The groups, easy ones first.
         systems: One or two.
         gold: The golds scored as if they were predictions: what can be reached on this machine.
         suspicious: What is doubtful about golds, by the place of the item.
         limits: On each query.
+        keep_distinct: Whether DISTINCT counts in Spider's official number.
     """
 
     benchmark: Benchmark
     mode: Mode
     metrics: tuple[str, ...]
     group_name: str
-    groups: list[str]
+    official_groups: list[str]
+    strict_groups: list[str]
     group_order: tuple[str, ...]
     systems: list[SystemScore]
     gold: SystemScore
     suspicious: dict[int, list[str]]
     limits: Limits
     keep_distinct: bool
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each item in this mode."""
+        return self.official_groups if self.mode == "official" else self.strict_groups
+
+    @property
+    def num_other_groups(self) -> int:
+        """How many items the two modes put into different groups."""
+        return sum(a != b for a, b in zip(self.official_groups, self.strict_groups, strict=True))
 
     def score(self, system: SystemScore, metric: str, mode: Mode, places: Sequence[int] | None = None) -> Score:
         """A metric over all items, or over some."""
@@ -201,7 +215,8 @@ def score_predictions(
             mode=mode,
             metrics=chosen,
             group_name=scorer.judge.group_name,
-            groups=[scorer.judge.group(item) for item in items],
+            official_groups=[scorer.judge.group(item, strict=False) for item in items],
+            strict_groups=[scorer.judge.group(item, strict=True) for item in items],
             group_order=scorer.judge.groups,
             gold=SystemScore(golds, scorer.outcomes(golds.queries, themselves=True)),
             systems=[SystemScore(system, scorer.outcomes(system.queries)) for system in systems],
@@ -325,6 +340,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "items": len(scores.groups),
         "skipped": scores.benchmark.missing,
         "keep_distinct": scores.keep_distinct,
+        f"{scores.group_name}_differs": scores.num_other_groups,
         "systems": [_system_json(scores, system) for system in scores.systems],
         "gold": _system_json(scores, scores.gold),
         "suspicious_golds": {scores.benchmark.items[place].id: what for place, what in scores.suspicious.items()},

@@ -19,7 +19,7 @@ from tutelage.text2sql.evaluation.execution import (
 )
 from tutelage.text2sql.evaluation.gold import Benchmark, Item, read_schema
 from tutelage.text2sql.evaluation.hardness import LEVELS, hardness
-from tutelage.text2sql.evaluation.outcome import ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran
+from tutelage.text2sql.evaluation.outcome import ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran, writes
 from tutelage.text2sql.evaluation.spider_sql import Schema, SpiderSyntaxError, Sql, parse
 
 # Longer ones are answers gone wrong, and taking them apart would take minutes.
@@ -54,10 +54,10 @@ class SpiderJudge:
         self._tree = cache(self._parse)
         self._official = cache(self._official_form)
 
-    def group(self, item: Item) -> str:
+    def group(self, item: Item, *, strict: bool) -> str:
         """The hardness of the gold; ``unknown`` where it is not in Spider's grammar."""
         try:
-            return hardness(self._tree(item.db_id, item.sql))
+            return hardness(self._tree(item.db_id, item.sql), strict=strict)
         except (SpiderSyntaxError, ValueError):
             return "unknown"
 
@@ -123,7 +123,7 @@ class SpiderJudge:
             if expected.status != "ok":
                 return _gold_failed(expected)
             result = _run(predicted, path, sql if sql is not None else prediction)
-            if not ran(result):
+            if not ran(result, prediction):
                 return _Verdict(False, failed_status(result, prediction), result.error)
             if not official_match(expected.rows, result.rows, ordered=ordered):
                 return _Verdict(False, "wrong" if result.status == "ok" else failed_status(result, prediction), "")
@@ -160,9 +160,9 @@ class SpiderJudge:
             expected, result = gold(path, gold_sql), _run(predicted, path, sql)
             if expected.status != "ok":
                 continue
-            if result.status == "refused":
+            if writes(result, sql):
                 reasons["a statement that writes is executed"] = True
-            elif not ran(result):
+            elif not ran(result, sql):
                 continue
             elif not expected.rows and not result.rows:
                 reasons["two empty results are equal"] = len(expected.columns) != len(result.columns)
