@@ -193,6 +193,14 @@ def test_no_process_outlives_the_executor(database: Path) -> None:
     assert _workers() == others
 
 
+def test_a_path_is_meant_from_where_the_caller_is(
+    executor: Executor, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert executor.run(database, "SELECT 1").status == "ok"
+    monkeypatch.chdir(database.parent)
+    assert executor.run(Path(database.name), "SELECT count(*) FROM number").rows == [(1000,)]
+
+
 def test_a_replaced_file_is_read_anew(tmp_path: Path, executor: Executor) -> None:
     path = tmp_path / "changing.sqlite"
     for value in (1, 2, 3):

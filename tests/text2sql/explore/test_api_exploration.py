@@ -105,6 +105,21 @@ def test_an_exploration_ends_with_checked_pairs(server: Server, database: Path) 
     assert {pair.operators for pair in pairs if pair.level == 2} == {("filter",)}
 
 
+def test_answers_that_cannot_be_used_are_counted_in_the_manifest(server: Server, database: Path) -> None:
+    server.script = [
+        send(completion("I would be glad to help!")),
+        send(completion('{"meanings": [], "pairs": [{"question": "Half a')),
+        teach,
+    ]
+    folder = run(server, database, concurrency=1)
+    told = json.loads((folder / "manifest.json").read_text())["synthesizer"]
+    assert told["unusable"]["semantic: prose"] == 1
+    assert told["unusable"]["semantic: half_json"] == 1
+    assert told["replies_paid"] == len(server.requests)
+    assert told["spent_usd"] > 0
+    assert read_pairs(folder)
+
+
 @pytest.mark.parametrize(
     ("trouble", "error"),
     [

@@ -77,13 +77,13 @@ class Executor:
 
     def run(self, database: Path, sql: str) -> Result:
         """Execute one statement; whatever is wrong with it stands in the result, and nothing is raised."""
-        outcome = self._finish(Run(database, sql, self._limits))
+        outcome = self._finish(Run(database.absolute(), sql, self._limits))
         assert isinstance(outcome, Result)
         return outcome
 
     def map(self, queries: Iterable[Query]) -> Iterator[Result]:
         """Execute many; their results come in the order of the queries, whatever the number of workers."""
-        jobs = (Run(query.database, query.sql, query.limits or self._limits) for query in queries)
+        jobs = (Run(query.database.absolute(), query.sql, query.limits or self._limits) for query in queries)
         if self._local is not None:
             for job in jobs:
                 yield job(self._local)
@@ -114,7 +114,7 @@ class Executor:
 
         Times are comparable only if nothing else runs: use one worker.
         """
-        job = Time(database, tuple(statements), scope, limits or self._limits)
+        job = Time(database.absolute(), tuple(statements), scope, limits or self._limits)
         rounds: list[tuple[float, ...]] = []
         for _ in range(repeats):
             outcome = self._finish(job)
@@ -166,11 +166,13 @@ class Executor:
         while len(self._workers) < self._size:
             self._workers.append(_Worker(self._text_errors))
         for index, worker in enumerate(self._workers):
-            if worker.idle and self._waiting:
-                if worker.died:
-                    self._workers[index] = _Worker(self._text_errors)
-                else:
-                    worker.give(*self._waiting.popleft())
+            if not self._waiting:
+                return
+            if worker.idle and worker.died:
+                worker.kill()
+                self._workers[index] = _Worker(self._text_errors)
+            elif worker.idle:
+                worker.give(*self._waiting.popleft())
 
     def _pump(self) -> None:
         """Hand out work, then wait for the first thing to happen: an answer, a death, or a time limit."""
@@ -182,7 +184,7 @@ class Executor:
                 self._keep(worker.receive())
             elif worker.overdue:
                 self._keep(worker.stop("timeout", "stuck in one instruction: its process was killed"))
-            if worker.died:
+            if worker.stopped:
                 self._workers[index] = _Worker(self._text_errors)
 
     def _keep(self, answer: "_Answer | None") -> None:
@@ -210,6 +212,7 @@ class _Worker:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self.stopped = False
         self._ready = False
         self._ticket: int | None = None
         self._begin = time.monotonic()
@@ -227,7 +230,7 @@ class _Worker:
 
     @property
     def died(self) -> bool:
-        """Whether another one has to take its place."""
+        """Whether it ended by itself, or somebody else ended it."""
         return self._process.poll() is not None
 
     def give(self, ticket: int, job: Job) -> None:
@@ -257,6 +260,7 @@ class _Worker:
         Returns:
             The exit status, which is negative for a signal.
         """
+        self.stopped = True
         self._process.kill()
         self.pipe.close()
         return self._process.wait()

@@ -185,7 +185,7 @@ class Api(Synthesizer):
         ]
 
     def summary(self) -> dict[str, Json]:
-        """Say what the model was asked, what it cost, and what could not be used."""
+        """Say what this process asked, what could not be used of it, and what all runs together cost."""
         with self._lock:
             unusable: dict[str, Json] = {fault: times for fault, times in sorted(self._unusable.items()) if times}
         counts = self._client.counts

@@ -94,16 +94,14 @@ class Client:
                 self._count("cached")
                 return reply
             with self._slots:
-                reply = self._ask(key, messages, parameters, stage)
-            self._replies.keep(key, reply)
-            return reply
+                return self._ask(key, messages, parameters, stage)
 
     def _ask(self, key: str, messages: list[dict[str, str]], parameters: dict[str, Json], stage: str) -> Reply:
         said = ""
         for attempt in range(self._service.tries):
             if attempt:
                 self._count("retries")
-            outcome = self._try(messages, parameters, stage)
+            outcome = self._try(key, messages, parameters, stage)
             if isinstance(outcome, Reply):
                 self._count("paid")
                 return outcome
@@ -118,7 +116,9 @@ class Client:
             "what was done is kept: see to the server and run it again",
         )
 
-    def _try(self, messages: list[dict[str, str]], parameters: dict[str, Json], stage: str) -> "Reply | _NoReply":
+    def _try(
+        self, key: str, messages: list[dict[str, str]], parameters: dict[str, Json], stage: str
+    ) -> "Reply | _NoReply":
         call = self._ledger.reserve(
             stage,
             # A token is at least a byte of text; servers put the answer's schema into the prompt.
@@ -141,23 +141,28 @@ class Client:
         except BaseException:
             self._ledger.settle_unknown(call, "broken off")
             raise
-        return self._read(call, raw.text)
+        return self._read(call, key, raw.text)
 
-    def _read(self, call: str, text: str) -> "Reply | _NoReply":
+    def _read(self, call: str, key: str, text: str) -> "Reply | _NoReply":
         try:
             completion = _Completion.model_validate_json(text)
         except ValidationError:
             self._ledger.settle_unknown(call, "not a chat completion")
             return _NoReply(f"not a chat completion: {self._safe(text[:200])!r}")
         usage, choice = completion.usage, completion.choices[0]
+        reply = Reply(
+            text=choice.message.content or "",
+            finish_reason=choice.finish_reason or "stop",
+            input_tokens=usage.prompt_tokens if usage else None,
+            output_tokens=usage.completion_tokens if usage else None,
+        )
+        # Before anything else: a kill between the two costs an entry in the ledger, not an answer.
+        self._replies.keep(key, reply)
         if usage is None:
             self._ledger.settle_unknown(call, "reply without usage")
-            usage = _Usage(prompt_tokens=0, completion_tokens=0)
         else:
             self._ledger.settle(call, "reply", input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
-        return Reply(
-            choice.message.content or "", choice.finish_reason or "stop", usage.prompt_tokens, usage.completion_tokens
-        )
+        return reply
 
     def _refusal(self, error: openai.APIStatusError) -> "_NoReply":
         """Return for another try, or raise where no other try can help."""

@@ -50,12 +50,15 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered. ``finish_reason`` is ``length`` where the answer was cut."""
+    """What a model answered.
+
+    ``finish_reason`` is ``length`` where the answer was cut; tokens are None where the server does not count them.
+    """
 
     text: str
     finish_reason: str
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 class Replies:
