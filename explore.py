@@ -14,7 +14,7 @@ def job(cfg: DictConfig, folder: Path) -> None:
     from tutelage.text2sql.explore.pipeline import explore  # here, so that --help answers at once
 
     out = Path(cfg.out) if cfg.out else None
-    result = explore(config.explore_settings(cfg), store=Store(Path(cfg.store)), out=out)
+    result = explore(config.explore_settings(cfg, where=""), store=Store(Path(cfg.store)), out=out)
     (folder / "explored").symlink_to(result.absolute())
     print(f"{result / 'pairs.jsonl'}\n{result / 'report.html'}")
 

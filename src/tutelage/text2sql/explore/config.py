@@ -64,11 +64,12 @@ def register() -> None:
     ConfigStore.instance().store("explore_schema", ExploreConfig)
 
 
-def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
+def explore_settings(node: DictConfig | Mapping[str, Any], *, where: str = "explore.") -> ExploreSettings:
     """Check a config node against the schema, and fill in what it leaves out.
 
     Args:
         node: A composed ``explore.yaml``, or the ``explore`` node of a training config.
+        where: What stands before a key on the command line.
 
     Raises:
         ConfigError: An unknown key, a value of the wrong type, or one that is missing.
@@ -81,10 +82,13 @@ def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
         assert isinstance(values, Mapping)
         own = {str(key): value for key, value in values.items() if key not in beside}
         merged = OmegaConf.merge(OmegaConf.structured(ExploreSettings), own)
+        for key in sorted(OmegaConf.missing_keys(merged)):
+            raise ConfigError(f"{where}{key}", "no value given", f"give it on the command line: {where}{key}=…")
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        key = f"explore.{error.full_key}" if error.full_key else "explore"
-        raise ConfigError(key, str(error).splitlines()[0], f"known keys: {', '.join(sorted(known))}") from None
+        raise ConfigError(
+            f"{where}{error.full_key or ''}", str(error).splitlines()[0], f"known keys: {', '.join(sorted(known))}"
+        ) from None
     assert isinstance(settings, ExploreSettings)
     for name, value, least in (
         ("walks", settings.walks, 1),
@@ -93,7 +97,7 @@ def explore_settings(node: DictConfig | Mapping[str, Any]) -> ExploreSettings:
         ("per_level", settings.per_level, 1),
     ):
         if value is not None and value < least:
-            raise ConfigError(f"explore.{name}", f"{value} is too few", f"give {least} or more")
+            raise ConfigError(f"{where}{name}", f"{value} is too few", f"give {least} or more")
     if settings.smoothing <= 0:
-        raise ConfigError("explore.smoothing", f"{settings.smoothing} leaves columns out", "give a number above 0")
+        raise ConfigError(f"{where}smoothing", f"{settings.smoothing} leaves columns out", "give a number above 0")
     return settings
