@@ -106,15 +106,11 @@ def test_an_exploration_ends_with_checked_pairs(server: Server, database: Path) 
 
 
 def test_answers_that_cannot_be_used_are_counted_in_the_manifest(server: Server, database: Path) -> None:
-    server.script = [
-        send(completion("I would be glad to help!")),
-        send(completion('{"meanings": [], "pairs": [{"question": "Half a')),
-        teach,
-    ]
+    server.script = [send(completion("I would be glad to help!")), teach]
     folder = run(server, database, concurrency=1)
     told = json.loads((folder / "manifest.json").read_text())["synthesizer"]
-    assert told["unusable"]["semantic: prose"] == 1
-    assert told["unusable"]["semantic: half_json"] == 1
+    # Walks over the same columns share an answer, good or bad.
+    assert told["unusable"].keys() == {"semantic: prose"}
     assert told["replies_paid"] == len(server.requests)
     assert told["spent_usd"] > 0
     assert read_pairs(folder)
