@@ -106,7 +106,8 @@ def test_the_hubs_own_offline_error_is_caught(tmp_path: Path) -> None:
 def test_checkpoints_of_ours_and_of_timm_bring_the_head(tmp_path: Path) -> None:
     trained = make(seed=1)
     lightning = {f"student.{key}": value for key, value in trained.state_dict().items()}
-    torch.save({"state_dict": lightning, "epoch": 3}, tmp_path / "best.ckpt")
+    beside = {"method.projection.weight": torch.zeros(2), "weight.value": torch.zeros(())}
+    torch.save({"state_dict": lightning | beside, "epoch": 3}, tmp_path / "best.ckpt")
     timms = {key.removeprefix("backbone."): value for key, value in trained.state_dict().items()}
     timms = {key.replace("head.classifier", "classifier"): value.contiguous() for key, value in timms.items()}
     save_file(timms, tmp_path / "timm.safetensors")

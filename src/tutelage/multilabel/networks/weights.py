@@ -17,7 +17,10 @@ State = dict[str, Tensor]
 
 # What wraps a network's own names in the checkpoints that people keep.
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
-_PREFIXES = ("_orig_mod.", "module.", "student.", "network.")
+_PREFIXES = ("_orig_mod.", "module.", "network.")
+
+# Under which a run keeps its student, beside what its method learns.
+_STUDENT = "student."
 
 
 def load_weights(name: str, *, weights: str, resolution: int, output_stride: int | None, where: str) -> Backbone:
@@ -103,7 +106,9 @@ def read_state_dict(path: Path, *, where: str) -> State:
         raise ConfigError(
             where, f"{path} holds no state dict", "give names and tensors, as torch.save(model.state_dict())"
         )
-    return _unprefixed(dict(content))
+    state = dict(content)
+    student = {key.removeprefix(_STUDENT): value for key, value in state.items() if key.startswith(_STUDENT)}
+    return _unprefixed(student or state)
 
 
 def load_strictly(module: nn.Module, state: State, *, where: str, path: Path) -> None:
