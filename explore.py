@@ -15,8 +15,10 @@ def job(cfg: DictConfig, folder: Path) -> None:
 
     out = Path(cfg.out) if cfg.out else None
     result = explore(config.explore_settings(cfg, where=""), store=Store(Path(cfg.store)), out=out)
-    (folder / "explored").symlink_to(result.absolute())
-    print(f"{result / 'pairs.jsonl'}\n{result / 'report.html'}")
+    link = folder / "explored"
+    link.unlink(missing_ok=True)  # the same run, done again
+    link.symlink_to(result.absolute())
+    print(f"{link / 'pairs.jsonl'}\n{link / 'report.html'}")
 
 
 if __name__ == "__main__":

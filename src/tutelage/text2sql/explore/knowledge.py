@@ -146,11 +146,12 @@ def _unit(column: Column) -> str | None:
 
 
 def _synonyms(name: str) -> tuple[str, ...]:
+    padded = f" {name.lower()} "  # whole words only
     found = dict.fromkeys(
-        re.sub(rf"\b{re.escape(word)}\b", other, name.lower())
+        padded.replace(f" {word} ", f" {other} ").strip()
         for group in _SYNONYMS
         for word in group
-        if re.search(rf"\b{re.escape(word)}\b", name.lower())
+        if f" {word} " in padded
         for other in group
         if other != word
     )
