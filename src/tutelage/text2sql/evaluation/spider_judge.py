@@ -20,7 +20,7 @@ from tutelage.text2sql.evaluation.execution import (
 from tutelage.text2sql.evaluation.gold import Benchmark, Item, read_schema
 from tutelage.text2sql.evaluation.hardness import LEVELS, hardness
 from tutelage.text2sql.evaluation.outcome import ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran, writes
-from tutelage.text2sql.evaluation.spider_sql import Schema, SpiderSyntaxError, Sql, parse
+from tutelage.text2sql.evaluation.spider_sql import Schema, SpiderSyntaxError, parse
 
 # Longer ones are answers gone wrong, and taking them apart would take minutes.
 LONGEST_QUERY = 100_000
@@ -49,15 +49,13 @@ class SpiderJudge:
         self.metrics = tuple(metrics)
         self._benchmark = benchmark
         self._keep_distinct = keep_distinct
-        # Golds come again with each system and in the gold's own score; their trees are never changed.
         self.schema = cache(self._schema)
-        self._tree = cache(self._parse)
         self._official = cache(self._official_form)
 
     def group(self, item: Item, *, strict: bool) -> str:
         """The hardness of the gold; ``unknown`` where it is not in Spider's grammar."""
         try:
-            return hardness(self._tree(item.db_id, item.sql), strict=strict)
+            return hardness(parse(item.sql, self.schema(item.db_id)), strict=strict)
         except (SpiderSyntaxError, ValueError):
             return "unknown"
 
@@ -176,9 +174,6 @@ class SpiderJudge:
     def _schema(self, db_id: str) -> Schema:
         return read_schema(self._benchmark.databases[db_id][0])
 
-    def _parse(self, db_id: str, sql: str) -> Sql:
-        return parse(sql, self.schema(db_id))
-
     def _exact_match(self, item: Item, prediction: str) -> tuple[_Verdict, _Verdict, list[str]]:
         keys = self._benchmark.keys.get(item.db_id)
         if keys is None:
@@ -188,7 +183,7 @@ class SpiderJudge:
                 "fetch the whole of tables.json, or score metrics=[execution]",
             )
         try:
-            gold = self._tree(item.db_id, item.sql)
+            gold = parse(item.sql, self.schema(item.db_id))
         except SpiderSyntaxError as error:
             verdict = _Verdict(False, "gold_error", f"the gold is not in Spider's grammar: {error}")
             return verdict, verdict, []

@@ -9,6 +9,7 @@ are said where they are made.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 AGGREGATES = ("none", "max", "min", "count", "sum", "avg")
@@ -25,7 +26,7 @@ class SpiderSyntaxError(Exception):
     """The text is not in Spider's SQL."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity, so that it can be a key
 class Schema:
     """The names of a database in lower case: columns by table."""
 
@@ -104,8 +105,9 @@ class Sql:
 Value = float | str | ColumnUse | Sql | None
 
 
+@lru_cache(maxsize=4096)  # golds come again with each system, and in both modes
 def parse(text: str, schema: Schema) -> Sql:
-    """Parse a query.
+    """Parse a query. The tree is shared: leave it as it is.
 
     What follows a complete query is passed over, as the official parser does.
 
