@@ -314,7 +314,9 @@ def test_the_server_is_asked_for_json_in_its_own_way(server: Server, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
-        ({"price": {"input": 1.0}}, "synthesizer.price"),
+        ({"price": {"input": 1.0}}, "synthesizer.price.output"),
+        ({"price": {"input": None, "output": 1.0}}, "synthesizer.price.input"),
+        ({"budget_usd": None}, "synthesizer.budget_usd"),
         ({"price": {"input": -1.0, "output": 1.0}}, "synthesizer"),
         ({"width": 0}, "synthesizer.width"),
         ({"tries": 0}, "synthesizer.tries"),

@@ -52,8 +52,8 @@ class Api(Synthesizer):
         model: str,
         base_url: str,
         key_variable: str,
-        price: Mapping[str, float],
-        budget_usd: float,
+        price: Mapping[str, float | None],
+        budget_usd: float | None,
         replies: str,
         parameters: Mapping[str, Any],
         response_format: Literal["json_schema", "json_object", "text"],
@@ -93,8 +93,10 @@ class Api(Synthesizer):
         Raises:
             ConfigError: A value that cannot work.
         """
-        if set(price) != {"input", "output"}:
-            raise ConfigError("synthesizer.price", f"has the keys {sorted(price)}", "give input and output")
+        dollars = "say what a million tokens cost in US dollars; 0 for a server of your own"
+        price_input = _given(price.get("input"), "price.input", dollars)
+        price_output = _given(price.get("output"), "price.output", dollars)
+        budget_usd = _given(budget_usd, "budget_usd", "say how many US dollars this may cost; 0 where prices are 0")
         for name, value in (("width", width), ("concurrency", concurrency), ("tries", tries)):
             if value < 1:
                 raise ConfigError(f"synthesizer.{name}", f"{value} is too few", "give 1 or more")
@@ -107,7 +109,7 @@ class Api(Synthesizer):
         self._ledger = Ledger(
             folder / "ledger.jsonl",
             account=content_hash({"db_id": catalog.db_id, "model": model, "base_url": base_url, "seed": seed}),
-            price=Price(price["input"], price["output"]),
+            price=Price(price_input, price_output),
             budget_usd=budget_usd,
         )
         self._client = Client(
@@ -229,3 +231,9 @@ class Api(Synthesizer):
     def _count(self, fault: str, times: int = 1) -> None:
         with self._lock:
             self._unusable[fault] += times
+
+
+def _given(value: float | None, name: str, way_out: str) -> float:
+    if value is None:
+        raise ConfigError(f"synthesizer.{name}", "is not given", way_out)
+    return value
