@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import sqlglot
 from sqlglot import exp
@@ -12,83 +13,14 @@ from sqlglot.errors import SqlglotError
 from tutelage.text2sql.explore.words import stem
 
 # Says how a thing is asked for, not what is asked for.
-_ASKING = frozenset(
-    stem(word)
-    for word in [
-        "a",
-        "an",
-        "the",
-        "of",
-        "for",
-        "in",
-        "on",
-        "at",
-        "to",
-        "by",
-        "from",
-        "with",
-        "and",
-        "or",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "there",
-        "their",
-        "its",
-        "his",
-        "her",
-        "what",
-        "which",
-        "who",
-        "how",
-        "show",
-        "list",
-        "give",
-        "find",
-        "return",
-        "display",
-        "report",
-        "tell",
-        "please",
-        "me",
-        "all",
-        "each",
-        "every",
-        "any",
-        "that",
-        "whose",
-        "have",
-        "has",
-        "had",
-        "do",
-        "does",
-        "did",
-        "can",
-        "could",
-        "you",
-        "i",
-        "want",
-        "see",
-        "along",
-        "together",
-        "well",
-        "as",
-        "also",
-        "them",
-        "it",
-        "them",
-        "those",
-        "these",
-        "this",
-        "get",
-        "name",
-        "names",
-        "number",
-    ]
-    if word not in ("name", "names", "number")
-)
+_ASKING_WORDS = (
+    "a", "an", "the", "of", "for", "in", "on", "at", "to", "by", "from", "with", "and", "or", "is", "are", "was",
+    "were", "be", "there", "their", "its", "his", "her", "what", "which", "who", "how", "show", "list", "give",
+    "find", "return", "display", "report", "tell", "please", "me", "all", "each", "every", "any", "that", "whose",
+    "have", "has", "had", "do", "does", "did", "can", "could", "you", "i", "want", "see", "along", "together",
+    "well", "as", "also", "them", "it", "those", "these", "this", "get",
+)  # fmt: skip
+_ASKING = frozenset(map(stem, _ASKING_WORDS))
 _NEAR = 0.85  # share of words, or of pairs of neighbouring words, that two questions have in common
 
 
@@ -112,11 +44,11 @@ def content(question: str) -> frozenset[str]:
 
 def _shingles(question: str) -> frozenset[tuple[str, str]]:
     words = [stem(word) for word in re.findall(r"\w+", question.casefold())]
-    return frozenset(zip(words, words[1:], strict=False))
+    return frozenset(pairwise(words))
 
 
 def canonical(tree: exp.Expr) -> exp.Expr:
-    """A query without what does not change it: case of names, quotes, aliases, order of conditions.
+    """A query without what does not change it: the case of names, quotes, aliases, spelt-out defaults.
 
     Args:
         tree: A parsed query; it is left as it is.

@@ -43,38 +43,15 @@ _SAID_AS = {
     "email": "mail e-mail",
 }
 _VALUES_OF = {stem(key): {stem(word) for word in words.split()} for key, words in _SAID_AS.items()}
-_EMPTY = {
-    stem(word)
-    for word in ["of", "the", "a", "in", "for", "to", "is", "and", "or", "by", "on", "at", "if", "has", "was"]
-}
-_NUMBERS = {
-    word: number
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-} | {"dozen": 12, "hundred": 100, "once": 1, "twice": 2, "half": 50, "third": 3, "second": 2, "first": 1}
+_SMALL_WORDS = ("of", "the", "a", "in", "for", "to", "is", "and", "or", "by", "on", "at", "if", "has", "was")
+_EMPTY = set(map(stem, _SMALL_WORDS))
+_COUNTED = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_NUMBERS = {word: number for number, word in enumerate(_COUNTED)} | {
+    "dozen": 12, "hundred": 100, "once": 1, "twice": 2, "half": 50, "third": 3, "second": 2, "first": 1,
+}  # fmt: skip
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _FLAGS = {"t", "f", "y", "n", "yes", "no", "true", "false", "0", "1"}
 _SEXES = {"m": {"male", "men", "man", "boys"}, "f": {"female", "women", "woman", "girls"}}

@@ -20,17 +20,18 @@ PHRASES = {
     "open year": "opening year", "year of founded": "founding year", "year founded": "founding year",
     "date first registered": "first registration date", "date registered": "registration date",
     "created": "creation date", "updated": "update date", "modified": "modification date",
-    "total spent": "total amount spent", "date arrived": "arrival date", "date departed": "departure date", "date adopted": "adoption date",
+    "total spent": "total amount spent", "date arrived": "arrival date",
+    "date departed": "departure date", "date adopted": "adoption date",
     "date sold": "sale date", "date left": "leaving date", "date created": "creation date", "date hired": "hire date",
     "date joined": "joining date", "date opened": "opening date", "date started": "start date",
     "date ended": "end date", "date shipped": "shipping date", "date paid": "payment date", "date born": "birth date",
     "date effective from value": "effective start date", "date effective to value": "effective end date",
     "date on market": "listing date", "18 49 rating share": "18-49 rating share",
     "state province county": "state, province or county", "directed by value": "director", "written by value": "writer",
-    "painted by value": "painter", "produced by value": "producer", "created by value": "creator", "made by value": "maker",
-    "published by value": "publisher", "best of value": "best-of number", "lost in battle": "battle", "start from value": "start",
-    "year of work": "years of work",
-    "zip postcode": "zip code",
+    "painted by value": "painter", "produced by value": "producer", "created by value": "creator",
+    "made by value": "maker",
+    "published by value": "publisher", "best of value": "best-of number", "lost in battle": "battle",
+    "start from value": "start", "year of work": "years of work", "zip postcode": "zip code",
 }  # fmt: skip
 _IRREGULAR = {
     "person": "people", "child": "children", "man": "men", "woman": "women", "foot": "feet", "datum": "data",
@@ -147,7 +148,8 @@ def singular(word: str) -> str:
 
 # A phrase's head stands before the first of these: "number of staff" → numbers of staff.
 _HEAD_ENDS = re.compile(
-    r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played|spent|paid|earned|sold|killed|injured) |[ ,]*[(,]"
+    r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played|spent|paid|earned|sold|killed|injured) "
+    r"|[ ,]*[(,]"
 )
 
 
@@ -226,4 +228,4 @@ def stem(word: str) -> str:
 
 def stems(text: str) -> set[str]:
     """The stems of a text's words; an identifier in it counts by its parts."""
-    return {stem(word) for piece in re.findall(r"\w+", text) for word in phrase(piece).split() + [piece]}
+    return {stem(word) for piece in re.findall(r"\w+", text) for word in [*phrase(piece).split(), piece]}

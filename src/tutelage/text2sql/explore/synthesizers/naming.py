@@ -218,7 +218,7 @@ class Naming:
         return mine[0].noun if len(alike) > 1 else None
 
     def belongs(self, table: str, columns: tuple[str, ...]) -> bool:
-        """Whether a bridge says that what this key leads to is had: ``has_pet`` leads to pets that belong to students."""
+        """Whether a bridge says that what this key leads to is had: ``has_pet``: pets belong to students."""
         words = phrase(table).split()
         if words[0] not in ("has", "have", "owns") or not self.is_bridge(table):
             return False

@@ -31,36 +31,40 @@ MAX_VALUES = 1000
 _YES = {"t", "true", "yes", "y", "1", "1.0"}
 _NO = {"f", "false", "no", "n", "0", "0.0"}
 _CODE = {
-    "code", "zip", "postcode", "postal", "phone", "telephone", "mobile", "cell", "fax", "ssn", "isbn", "url", "website",
-    "email", "mail", "uid", "guid", "uuid", "identifier", "password", "login", "token", "hash", "ip", "serial",
-    "latitude", "longitude", "lat", "lng", "number", "account", "street", "line", "postbox", "uri", "link", "picture",
+    "code", "zip", "postcode", "postal", "phone", "telephone", "mobile", "cell", "fax", "ssn", "isbn", "url",
+    "website", "email", "mail", "uid", "guid", "uuid", "identifier", "password", "login", "token", "hash", "ip",
+    "serial", "latitude", "longitude", "lat", "lng", "number", "account", "street", "line", "postbox", "uri",
+    "link", "picture",
 }  # fmt: skip
 # Numbers under these names stand for something that has a name elsewhere.
 _STANDS_FOR = {
-    "major", "advisor", "type", "status", "category", "class", "group", "manager", "owner", "parent", "gender", "sex",
-    "state", "country", "region", "department", "capital", "city", "role", "kind", "color", "colour", "district", "hand", "ref",
+    "major", "advisor", "type", "status", "category", "class", "group", "manager", "owner", "parent", "gender",
+    "sex", "state", "country", "region", "department", "capital", "city", "role", "kind", "color", "colour",
+    "district", "hand", "ref",
 }  # fmt: skip
 _ORDINAL = {
-    "rank", "ranking", "grade", "level", "position", "finish", "place", "seed", "round", "order", "priority", "stage",
-    "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step", "sequence", "tier",
-    "best", "size", "cylinder", "star",
+    "rank", "ranking", "grade", "level", "position", "finish", "place", "seed", "round", "order", "priority",
+    "stage", "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step",
+    "sequence", "tier", "best", "size", "cylinder", "star",
 }  # fmt: skip
 _RANKS = {"rank", "ranking", "position", "finish", "place", "seed", "priority"}
 _WEIGHED = {"weight", "price", "height", "length", "size", "rate", "rating", "score", "salary"}
 _CATEGORY = {
-    "country", "city", "type", "status", "sex", "gender", "nationality", "state", "category", "language", "format",
-    "hand", "surface", "theme", "region", "district", "hometown", "location", "genre", "role", "class", "color",
-    "citizenship", "continent", "county", "department", "brand", "currency", "result", "content", "option", "disposition",
-    "province", "company", "maker", "manufacturer", "affiliation", "party", "season", "position", "code", "director",
-    "writer", "major", "abbreviation", "government", "club", "team", "league", "airline", "airport", "colour", "level",
+    "country", "city", "type", "status", "sex", "gender", "nationality", "state", "category", "language",
+    "format", "hand", "surface", "theme", "region", "district", "hometown", "location", "genre", "role",
+    "class", "color", "citizenship", "continent", "county", "department", "brand", "currency", "result",
+    "content", "option", "disposition", "province", "company", "maker", "manufacturer", "affiliation", "party",
+    "season", "position", "code", "director", "writer", "major", "abbreviation", "government", "club", "team",
+    "league", "airline", "airport", "colour", "level",
 }  # fmt: skip
 _NAME = {"name", "title", "label", "nickname"}
 # Can be summed over rows and still mean something.
 _ADDITIVE = {
-    "population", "amount", "cost", "sales", "number", "count", "total", "quantity", "capacity", "attendance", "earnings",
-    "killed", "injured", "bonus", "spent", "vote", "point", "revenue", "profit", "budget", "expense", "fee", "payment",
-    "gnp", "gdp", "area", "casualty", "ticket", "passenger", "goal", "viewer", "download", "stock", "delivery", "minute",
-    "worth", "prize", "income", "balance", "distance", "tax", "loss", "win", "hour", "staff", "enrollment", "product",
+    "population", "amount", "cost", "sales", "number", "count", "total", "quantity", "capacity", "attendance",
+    "earnings", "killed", "injured", "bonus", "spent", "vote", "point", "revenue", "profit", "budget",
+    "expense", "fee", "payment", "gnp", "gdp", "area", "casualty", "ticket", "passenger", "goal", "viewer",
+    "download", "stock", "delivery", "minute", "worth", "prize", "income", "balance", "distance", "tax", "loss",
+    "win", "hour", "staff", "enrollment", "product",
 }  # fmt: skip
 # The name already says a statistic: an average of averages asks for nothing.
 STATISTIC = {"average", "highest", "lowest", "maximum", "minimum", "total", "mean", "median"}
