@@ -6,8 +6,8 @@ from tutelage.text2sql.database.catalog import read_catalog
 from tutelage.text2sql.database.flights import flights_database
 
 
-def test_flights(tmp_path: Path) -> None:
-    path = flights_database(Store(tmp_path))
+def test_flights(embedded_store: Path) -> None:
+    path = flights_database(Store(embedded_store))
     catalog = read_catalog(path)
     assert {table.name: table.num_rows for table in catalog.tables} == {
         "airlines": 16, "airports": 1458, "planes": 3322, "weather": 26115, "flights": 336776,
@@ -33,4 +33,4 @@ def test_flights(tmp_path: Path) -> None:
     )
     connection.close()
     made = path.stat().st_mtime_ns
-    assert flights_database(Store(tmp_path)) == path and path.stat().st_mtime_ns == made
+    assert flights_database(Store(embedded_store)) == path and path.stat().st_mtime_ns == made
