@@ -54,15 +54,26 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: every n steps, and at each epoch's end after its validation.
 
     Not at a step that a validation follows: a run resumed from there would have to remember whether it had run.
+    The loader's place is kept here, since Lightning only restores it where no one has asked for the number of steps
+    before.
     """
 
     def __init__(self, folder: Path, *, every_n_steps: int) -> None:
         self.path = folder / CHECKPOINTS / LAST
         self.every_n_steps = every_n_steps
         self.saved_at = 0
+        self.place: dict[str, int] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.place = state_dict["place"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_at = trainer.global_step
+        if self.place is not None:  # its batches begin when the first is asked for, which comes after this
+            _loader(trainer).load_state_dict(self.place)
         for logger in trainer.loggers:
             if isinstance(logger, CurvesLogger):
                 logger.forget_from(trainer.global_step)
@@ -80,7 +91,13 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         self.saved_at = trainer.global_step
+        self.place = _loader(trainer).state_dict()
         trainer.save_checkpoint(self.path)
+
+
+def _loader(trainer: Trainer) -> TrainLoader:
+    assert isinstance(trainer.train_dataloader, TrainLoader)
+    return trainer.train_dataloader
 
 
 class NanGuard(Callback):

@@ -141,11 +141,14 @@ def fit(task: Task) -> Metrics:
     trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise RunError("train", "interrupted", f"continue with: python train.py run={folder}")
+    if best.best_model_score is None:  # max_steps ended the run before its first validation
+        trainer.validate(module, datamodule=datamodule, verbose=False)
+        trainer.save_checkpoint(folder / CHECKPOINTS / BEST, weights_only=True)
+    chosen = best.best_model_score if best.best_model_score is not None else trainer.callback_metrics[task.monitor]
     task.load(module, best_checkpoint(folder))
     started = time.monotonic()
-    assert best.best_model_score is not None
     metrics: Metrics = {
-        "val/best": float(best.best_model_score),
+        "val/best": float(chosen),
         **task.evaluate(trainer, module, datamodule),
         "time/train_s": round(train_time.before, 2),
         "time/test_s": round(time.monotonic() - started, 2),
@@ -203,6 +206,7 @@ def quiet() -> None:
         "`isinstance\\(treespec",
         ".*does not have many workers",
         "`weights_only`",
+        "Checkpoint directory",
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -279,7 +283,9 @@ def check_devices(cfg: DictConfig) -> None:
 def main(folder: Path) -> None:
     """Be one rank of a job that launch.py started."""
     try:
-        fit(open_task(load_config(folder), folder=folder))
+        task = open_task(load_config(folder), folder=folder)
+        task.prepare()  # finds what the parent made
+        fit(task)
     except UserError as error:
         (folder / launch.RANK_ERROR).write_text(f"{error}\n")
         sys.exit(2)

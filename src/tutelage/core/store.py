@@ -47,14 +47,14 @@ class Store:
         folder = self.root / kind / content_hash(inputs)
         return folder if (folder / "manifest.json").is_file() else None
 
-    def make(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    def make(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any] | None]) -> Path:
         """Return the finished folder of ``inputs``, building it first where there is none.
 
         Args:
             kind: What sort of result this is, such as ``teachers``.
             inputs: Everything that the result depends on, as JSON values.
             build: Fills the folder it is given. After a kill it is called again with the same folder and
-                what was left there.
+                what was left there. What it returns is added to the manifest.
         """
         folder = self.root / kind / content_hash(inputs)
         if found := self.find(kind, inputs):
@@ -66,8 +66,8 @@ class Store:
                 return found
             partial = folder.with_suffix(".partial")
             partial.mkdir(exist_ok=True)
-            build(partial)
-            manifest = {"kind": kind, "inputs": inputs}
+            said = build(partial)
+            manifest = {"kind": kind, "inputs": inputs, **(said or {})}
             write_atomically(partial / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
             partial.rename(folder)
         return folder

@@ -5,6 +5,7 @@
 import csv
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
 from tutelage.core.build import build, split
+from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.task import Metrics, Task
@@ -43,6 +45,7 @@ class MultilabelTask(Task):
         self.source: Source = build(source_node, where="data")
         self.weighting, self.method_node = split(cfg.method, Weighting, where="method")
         self.pair: Pair = build(cfg.model, where="model")
+        self.teacher_folder: Path | None = None  # of a teacher that was trained here; known after prepare
 
     def check(self) -> None:
         if self.method.labels == "single" and not self.weighting.force_softmax:
@@ -57,6 +60,8 @@ class MultilabelTask(Task):
                 f"{len(self.source.label_names)} label(s) in {self.source.label_names}",
                 "give data with two labels or more",
             )
+        if len(self.source.split("val").ids) == 0:
+            raise ConfigError("data", "no validation samples to select a checkpoint by", "give the val split some")
         if self.needs_teacher and self.pair.teacher.checkpoint is not None:
             check_labels(Path(self.pair.teacher.checkpoint), self.source.label_names)
 
@@ -70,7 +75,6 @@ class MultilabelTask(Task):
         return bool(self.method.reads)
 
     def prepare(self) -> None:
-        self.teacher_folder = None
         if self.needs_teacher and self.pair.teacher.checkpoint is None:
             self.teacher_folder = teacher.train_teacher(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
 
@@ -133,6 +137,10 @@ class MultilabelTask(Task):
 
     def _network(self, role: str) -> Network:
         spec = self.pair.student if role == "student" else self.pair.teacher
+        checkpoints = self.folder / CHECKPOINTS
+        begun = (checkpoints / LAST).exists() or (checkpoints / BEST).exists()
+        if begun if role == "student" else self.teacher_folder is not None:
+            spec = replace(spec, weights="none")  # a checkpoint follows: no hub need be asked
         head = OmegaConf.to_container(self.cfg.head, resolve=True)
         assert isinstance(head, dict)
         return build_network(

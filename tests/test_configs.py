@@ -1,0 +1,89 @@
+"""Every YAML under conf/ composes, binds to what it names, and says when to choose it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.core import build, cli
+from tutelage.core.errors import ConfigError
+from tutelage.text2sql.explore import config as explore_config
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.relative_to(CONF).parts) == 2]
+COUNT = 94
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(CONF)) for path in paths]
+
+
+def test_none_is_forgotten() -> None:
+    assert len(FILES) == COUNT, "a config came or went: is it documented and tested?"
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids(FILES))
+def test_it_is_short_and_says_when_to_choose_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 20 or path.parent == CONF
+    comments = [line for line in lines if line.startswith("#") and "@package" not in line]
+    assert comments and lines.index(comments[0]) <= 1 and len(comments[0].split()) > 3
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=ids(CHOICES))
+def test_it_composes_and_binds(path: Path, compose_config: Callable[..., DictConfig]) -> None:
+    group, choice = path.parent.name, path.stem
+    tasks = cli._tasks_of(path) or {"multilabel", "text2sql"}
+    explore_config.register()
+    composed = 0
+    for task in sorted(tasks):
+        for primary in ("config", "explore"):
+            given = [f"task={task}"] if primary == "config" and group != "task" else []
+            try:
+                cfg = compose_config(*given, f"{group}={choice}", primary=primary)
+            except Exception as error:
+                # A group that a primary config or a task has no use for is refused by Hydra itself.
+                assert "No match in the defaults list" in str(error) or "Could not override" in str(error), error
+                continue
+            composed += 1
+            for key in sorted(OmegaConf.missing_keys(cfg)):
+                OmegaConf.update(cfg, key, "given")
+            if primary == "config":
+                kind = build.locate(cfg.task, where="task")
+                build.check(cfg, shared=kind.shared)  # type: ignore[attr-defined]
+            else:
+                build.check(cfg)
+    assert composed, f"{group}={choice} composes nowhere"
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=ids(CHOICES))
+def test_its_name_is_that_of_what_it_names(path: Path) -> None:
+    target = (yaml.safe_load(path.read_text()) or {}).get("_target_", "")
+    if path.parent.name in ("method", "sampler", "synthesizer"):
+        assert (
+            target.split(".")[-2] == path.stem
+            or re.sub(r"(?<!^)(?=[A-Z])", "_", target.split(".")[-1]).lower() == path.stem
+        )
+
+
+def test_the_recipe_of_a_data_set_yields_to_the_command_line(compose_config: Callable[..., DictConfig]) -> None:
+    recipe = compose_config("data=coco")
+    assert recipe.model.teacher.name == "resnet101" and recipe.trainer.max_epochs == 80
+    mine = compose_config("data=coco", "model=resnet50_to_resnet18", "trainer.max_epochs=3", "optim=sgd_cosine")
+    assert (mine.model.teacher.name, mine.trainer.max_epochs, mine.optim.name) == ("resnet50", 3, "sgd")
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_slurm", "submitit_local"])
+def test_launchers_compose(launcher: str, compose_config: Callable[..., DictConfig]) -> None:
+    assert compose_config(f"hydra/launcher={launcher}").seed == 1
+
+
+def test_a_value_of_the_wrong_type_is_refused_before_anything_is_built(
+    compose_config: Callable[..., DictConfig],
+) -> None:
+    with pytest.raises(ConfigError, match=r"method\.logit_weight: 'much'"):
+        build.check(compose_config("method.logit_weight=much"))
