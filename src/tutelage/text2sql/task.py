@@ -29,7 +29,8 @@ from tutelage.text2sql.evaluation.command import score_command
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
-from tutelage.text2sql.inference.generate import TransformersEngine
+from tutelage.text2sql.inference.generate import Engine, TransformersEngine
+from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.language_model import LanguageModel, Pretrained, load, merge
 from tutelage.text2sql.methods import Method
 from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
@@ -67,6 +68,12 @@ class Text2SqlTask(Task):
     def check(self) -> None:
         self.adapter.check()
         explore_settings(self.explore_settings)
+        if self.inference.engine == "vllm" and (self.cfg.trainer.devices > 1 or self.cfg.report.base):
+            raise ConfigError(
+                "inference.engine",
+                "vllm holds one model on one device, so it cannot follow several processes, or score other models",
+                "set inference.engine=transformers, or trainer.devices=1 and report.base=false",
+            )
         if self.method.explores and self.source.explored is None:
             self.choice.of(self.source)
         if not self.method.explores:
@@ -213,21 +220,24 @@ class Text2SqlTask(Task):
         assert isinstance(module, Text2SqlModule)
         device = trainer.strategy.root_device
         module.model.to(device)
-        metrics, answers, items = self._test(trainer, module.model)
+        if trainer.is_global_zero:
+            module.model.save(self.folder / MODEL)
+        metrics, answers, items = self._test(trainer, module.model, self._test_engine(module.model))
         if trainer.is_global_zero:
             write_predictions(self.folder / "predictions.jsonl", answers)
             write_items(self.folder / "items.csv", items)
-            module.model.save(self.folder / MODEL)
             if self.cfg.report.merge and module.model.adapted:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
             module.model.cpu()
-            base = load(self.pretrained, adapter=Full(), seed=self.cfg.seed).to(device)
-            metrics |= {f"base/{name}": value for name, value in self._test(trainer, base)[0].items()}
+            others: dict[str, Callable[[], LanguageModel]] = {}
+            others["base"] = lambda: load(self.pretrained, adapter=Full(), seed=self.cfg.seed)
             if self.method.explores and self.source.split("train"):
-                metrics |= {
-                    f"sft/{name}": value for name, value in self._test(trainer, self._seed_only().to(device))[0].items()
-                }
+                others["sft"] = self._seed_only
+            for role, loaded in others.items():
+                model = loaded().to(device)
+                scored, _, _ = self._test(trainer, model, self.engine(model))
+                metrics |= {f"{role}/{name}": value for name, value in scored.items()}
         return metrics
 
     def describe(self) -> dict[str, Any]:
@@ -247,7 +257,18 @@ class Text2SqlTask(Task):
         report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
         report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, notes=self.corpus.notes)
 
-    def _test(self, trainer: Trainer, model: LanguageModel) -> tuple[Metrics, list[Answer], list[Item]]:
+    def _test_engine(self, model: LanguageModel) -> Engine:
+        """What answers the final test: the model at hand, or vLLM with what was saved of it."""
+        if self.inference.engine == "transformers":
+            return self.engine(model)
+        end = end_token(model.tokenizer, self.prompt.template)
+        context = self.pretrained.config().get_text_config().max_position_embeddings
+        model.cpu()  # vLLM wants the whole device
+        return VllmEngine(
+            self.folder / MODEL, base=self.pretrained.path, end_token=end, seed=self.cfg.seed, context=context
+        )
+
+    def _test(self, trainer: Trainer, model: LanguageModel, engine: Engine) -> tuple[Metrics, list[Answer], list[Item]]:
         """Answer and score the test questions and the held-out explored ones; each rank takes its share."""
         metrics: Metrics = {}
         all_answers: list[Answer] = []
@@ -256,7 +277,7 @@ class Text2SqlTask(Task):
             if not examples:
                 continue
             mine = examples[trainer.global_rank :: trainer.world_size]
-            answers = self.answerer.answer(self.engine(model), model.tokenizer, mine)
+            answers = self.answerer.answer(engine, model.tokenizer, mine)
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
             metrics |= as_metrics(f"test/{name}", accuracy(items))
