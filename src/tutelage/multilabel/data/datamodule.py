@@ -220,8 +220,9 @@ class Cache:
             image = image if resolution is None else squish(image, resolution=resolution)
             return image.permute(1, 2, 0).contiguous()  # rows of RGB, as decoders give it: resizing is fastest so
 
+        first = [load(index) for index in range(min(count, 64))]
+        _refuse_if_too_large([picture for picture in first if isinstance(picture, Tensor)], count, device)
         self.skipped: dict[int, SkippedImage] = {}
-        self.shapes: list[tuple[int, int, int]] = []
         pictures: list[Tensor | None] = []
         # Decoding leaves the interpreter's lock, so threads are enough, and nothing is copied between processes.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -229,10 +230,8 @@ class Cache:
                 if isinstance(loaded, SkippedImage):
                     self.skipped[index] = loaded
                     loaded = torch.zeros(0, 0, 3, dtype=torch.uint8)
-                self.shapes.append((loaded.shape[0], loaded.shape[1], 3))
                 pictures.append(loaded)
-                if index == min(count, 256) - 1:
-                    _refuse_if_too_large(pictures, count, device)
+        self.shapes = [picture.shape for picture in pictures if picture is not None]
         self.starts = np.append(0, np.cumsum([np.prod(shape) for shape in self.shapes], dtype=np.int64))
         self.bytes = torch.empty(int(self.starts[-1]), dtype=torch.uint8, device=device)
         if device.type == "cpu":
@@ -250,9 +249,9 @@ class Cache:
         return flat.view(self.shapes[index]).permute(2, 0, 1)
 
 
-def _refuse_if_too_large(first: Sequence[Tensor | None], count: int, device: torch.device) -> None:
+def _refuse_if_too_large(first: Sequence[Tensor], count: int, device: torch.device) -> None:
     """Say from the first pictures whether all of them will fit, before minutes are spent and memory runs out."""
-    needed = sum(picture.numel() for picture in first if picture is not None) / len(first) * count
+    needed = sum(picture.numel() for picture in first) / max(len(first), 1) * count
     total = (
         torch.cuda.mem_get_info(device)[1]
         if device.type == "cuda"

@@ -21,8 +21,8 @@ class NusWide(FileSource):
     left out, counted and named.
 
     Attributes:
-        unlabelled: Whether pictures of none of the 81 concepts, 22 % of all, stay (as in the official lists and
-            L2D) or are dropped (as in ASL). The two give different numbers; `notes` say which it was.
+        unlabelled: Whether pictures of none of the 81 concepts, about a fifth of all, stay as in the official lists, or
+            are dropped as in some published work. The two give different numbers; `notes` say which it was.
     """
 
     unlabelled: Literal["keep", "drop"] = "keep"

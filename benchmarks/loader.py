@@ -1,0 +1,189 @@
+"""Images a second of the loader alone, at 224 pixels, beside a plain PIL + torchvision v1 pipeline.
+
+    python benchmarks/loader.py --data-root ../shared/data
+
+The plain pipeline is what most training scripts do: `Image.open(...).convert("RGB")`, torchvision v1 transforms on PIL
+images, ToTensor, Normalize, the default collate. Ours hands out uint8, since each network normalises for itself on
+its device; so that the comparison is fair, a second row normalises our batches too, in the training process. Same
+files, cores, workers and batch size; rounds are interleaved, each ratio is of neighbours in a round, and medians are
+reported. Decoding by itself is measured in one thread. Writes benchmarks/results/loader.{json,md}.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms as v1
+from torchvision.io import ImageReadMode, decode_image
+
+from tutelage.multilabel.data.coco import Coco
+from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.transforms import Augment
+
+RESULTS = Path(__file__).parent / "results"
+RESOLUTION, BATCH_SIZE, WORKERS, ROUNDS = 224, 64, 2, 5
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TARGET = 1.3
+
+RECIPES = {
+    "squish + flip": Augment(flip=True),
+    "squish + Cutout + RandAugment": Augment(cutout=0.5, rand_augment_ops=2),
+}
+
+
+# ---- the plain pipeline -------------------------------------------------------------------------------------------
+
+
+class PlainDataset(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, files: list[Path], targets: np.ndarray, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.files, self.targets, self.transform = files, targets, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with Image.open(self.files[index]) as picture:
+            image = self.transform(picture.convert("RGB"))
+        return image, torch.from_numpy(self.targets[index]).float()
+
+
+class PlainCutout:
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        size, half = picture.width, picture.width // 4
+        y, x = np.random.randint(size, size=2)  # noqa: NPY002
+        box = [max(x - half, 0), max(y - half, 0), min(x + half, size), min(y + half, size)]
+        picture.paste(tuple(np.random.randint(256, size=3).tolist()), box)  # noqa: NPY002
+        return picture
+
+
+def plain_transform(recipe: str) -> Callable[[Image.Image], Tensor]:
+    random = [v1.RandomHorizontalFlip()] if "flip" in recipe else [PlainCutout(), v1.RandAugment()]
+    return v1.Compose([v1.Resize((RESOLUTION, RESOLUTION)), *random, v1.ToTensor(), v1.Normalize(MEAN, STD)])
+
+
+# ---- measuring ----------------------------------------------------------------------------------------------------
+
+
+def images_a_second(batches: Iterable[Any], *, normalise: bool = False) -> float:
+    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (MEAN, STD))
+    start, count = time.perf_counter(), 0
+    for batch in batches:
+        images = batch[0]
+        if normalise:
+            images = images.float().sub_(mean).div_(std)
+        count += len(images)
+    return count / (time.perf_counter() - start)
+
+
+def measure_recipe(recipe: str, source: Coco, root: Path) -> dict[str, Any]:
+    augment = RECIPES[recipe]
+    split = source.split("train")
+    files = [root / "train2017" / f"{int(sample):012}.jpg" for sample in split.ids]
+    plain = DataLoader(
+        PlainDataset(files, split.targets_NK, plain_transform(recipe)),
+        batch_size=BATCH_SIZE,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+    )
+
+    def ours(cache: str) -> Any:
+        loading = Loading(resolution=RESOLUTION, batch_size=BATCH_SIZE, workers=WORKERS, cache=cache)
+        return MultilabelDataModule(source, augment=augment, loading=loading, seed=0).train_dataloader()
+
+    decoded, cached = ours("none"), ours("memory")
+    runs: dict[str, Callable[[], float]] = {
+        "plain": lambda: images_a_second(plain),
+        "ours": lambda: images_a_second(decoded),
+        "ours, normalised": lambda: images_a_second(decoded, normalise=True),
+        "ours, cache=memory": lambda: images_a_second(cached),
+        "ours, cache=memory, normalised": lambda: images_a_second(cached, normalise=True),
+    }
+    rounds = [{name: run() for name, run in runs.items()} for _ in range(ROUNDS + 1)][1:]  # the first warms up
+    return {
+        name: {
+            "images_per_s": round(median(r[name] for r in rounds)),
+            "ratio": round(median(r[name] / r["plain"] for r in rounds), 2),
+            "ratios": [round(r[name] / r["plain"], 2) for r in rounds],
+        }
+        for name in runs
+    }
+
+
+def measure_decoding(root: Path) -> dict[str, float]:
+    """Milliseconds a picture, in one thread, from bytes to uint8 pixels at the full size."""
+    contents = [path.read_bytes() for path in sorted((root / "val2017").glob("*.jpg"))[:300]]
+
+    def torchvision_io(content: bytes) -> Tensor:
+        return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB, True)
+
+    def pil(content: bytes) -> Tensor:
+        return torch.from_numpy(np.array(Image.open(io.BytesIO(content)).convert("RGB")))
+
+    def pil_draft(content: bytes) -> Tensor:
+        picture = Image.open(io.BytesIO(content))
+        picture.draft("RGB", (RESOLUTION, RESOLUTION))  # decodes at 1/2, 1/4 or 1/8 where that is large enough
+        return torch.from_numpy(np.array(picture.convert("RGB")))
+
+    found: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for decode in (torchvision_io, pil, pil_draft):
+            start = time.perf_counter()
+            for content in contents:
+                decode(content)
+            found.setdefault(decode.__name__, []).append((time.perf_counter() - start) / len(contents) * 1e3)
+    return {name: round(median(times), 3) for name, times in found.items()}
+
+
+def report(results: dict[str, Any]) -> str:
+    lines = [
+        "# Loader alone",
+        "",
+        f"{results['images']} pictures of coco_mini at {RESOLUTION}, {WORKERS} workers, batch {BATCH_SIZE}; "
+        f"{results['machine']}, load {results['load']:.1f} before the start. Medians of {ROUNDS} interleaved rounds; target {TARGET} × plain.",
+    ]
+    for recipe, rows in results["recipes"].items():
+        lines += ["", f"## {recipe}", "", "| pipeline | images/s | × plain |", "|---|---|---|"]
+        lines += [f"| {name} | {row['images_per_s']} | {row['ratio']:.2f} |" for name, row in rows.items()]
+    lines += ["", "## Decoding, one thread", "", "| decoder | ms a picture |", "|---|---|"]
+    lines += [f"| {name} | {milliseconds:.3f} |" for name, milliseconds in results["decoding_ms"].items()]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("TUTELAGE_DATA", "../shared/data")))
+    parser.add_argument("--machine", default=f"{os.cpu_count()}-core {platform.machine()}, no GPU")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    root = arguments.data_root / "coco_mini"
+    source = Coco(root=root)
+    results = {
+        "machine": arguments.machine,
+        "load": os.getloadavg()[0],
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": Image.__version__},
+        "images": len(source.split("train").ids),
+        "recipes": {recipe: measure_recipe(recipe, source, root) for recipe in RECIPES},
+        "decoding_ms": measure_decoding(root),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "loader.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / "loader.md").write_text(report(results))
+    print(report(results))
+
+
+if __name__ == "__main__":
+    main()
