@@ -153,7 +153,8 @@ def report(results: dict[str, Any]) -> str:
         "# Loader alone",
         "",
         f"{results['images']} pictures of coco_mini at {RESOLUTION}, {WORKERS} workers, batch {BATCH_SIZE}; "
-        f"{results['machine']}, load {results['load']:.1f} before the start. Medians of {ROUNDS} interleaved rounds; target {TARGET} × plain.",
+        f"{results['machine']}, load {results['load']:.1f} before the start. "
+        f"Medians of {ROUNDS} interleaved rounds; target {TARGET} × plain.",
     ]
     for recipe, rows in results["recipes"].items():
         lines += ["", f"## {recipe}", "", "| pipeline | images/s | × plain |", "|---|---|---|"]
