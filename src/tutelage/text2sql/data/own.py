@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import DataError
-from tutelage.core.store import content_hash, file_hash
+from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.sqlite_file import check_file
@@ -18,6 +18,7 @@ class Own(Questions):
         self,
         *,
         database: str,
+        store: str,
         explored: str | None = None,
         train: str | None = None,
         test: str | None = None,
@@ -27,6 +28,7 @@ class Own(Questions):
 
         Args:
             database: The SQLite file.
+            store: The folder that keeps its catalog.
             explored: The folder that ``explore.py database=…`` wrote; None to explore before training.
             train: Questions with SQL to train on, as JSON lines of ``question`` and ``sql``; None for none.
             test: The same to test on; None to score on held-out explored pairs only.
@@ -60,6 +62,7 @@ class Own(Questions):
             fingerprint=content_hash(inputs),
             explored=folder,
             descriptions=meanings,
+            store=Store(Path(store)),
         )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from tutelage.core.errors import DataError
 from tutelage.core.randomness import generator
+from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
+from tutelage.text2sql.database.kept_catalog import kept_catalog
 
 
 class Questions:
@@ -25,15 +27,21 @@ class Questions:
         fingerprint: str,
         explored: Path | None = None,
         descriptions: Path | None = None,
+        store: Store | None = None,
     ) -> None:
-        """Keep what a source has read; see ``examples.Source`` for the meaning of each part."""
+        """Keep what a source has read; see ``examples.Source`` for the meaning of most parts.
+
+        Args:
+            descriptions: A folder that says what columns mean; None for the one beside each database, if any.
+            store: Where catalogs are kept between runs; None to read each anew.
+        """
         self.name = name
         self.databases = dict(databases)
         self.notes = {"questions": {split: len(part) for split, part in splits.items()}, **notes}
         self.fingerprint = fingerprint
         self.explored = explored
         self._splits = dict(splits)
-        self._descriptions = descriptions
+        self._descriptions, self._store = descriptions, store
         self._catalogs: dict[str, Catalog] = {}
 
     def split(self, name: Split) -> list[Example]:
@@ -47,8 +55,12 @@ class Questions:
             DataError: The file vanished, or cannot be read.
         """
         if db_id not in self._catalogs:
-            path = self.databases[db_id]
-            self._catalogs[db_id] = read_catalog(path, db_id=db_id, descriptions=self._descriptions)
+            path, meanings = self.databases[db_id], self._descriptions
+            self._catalogs[db_id] = (
+                read_catalog(path, db_id=db_id, descriptions=meanings)
+                if self._store is None
+                else kept_catalog(path, db_id=db_id, descriptions=meanings, store=self._store)
+            )
         return self._catalogs[db_id]
 
 
