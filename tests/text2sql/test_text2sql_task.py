@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ from omegaconf import DictConfig
 from transformers import AutoModelForCausalLM
 
 from tutelage.core import run
-from tutelage.core.callbacks import BEST, CHECKPOINTS
+from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.run_folder import load_run
@@ -28,6 +33,23 @@ SMALL = [
     "model.vocabulary=400", "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.context=256",
     "data.max_length=256", "data.batch_size=2", "data.val_size=4", "inference.max_new_tokens=24",
 ]  # fmt: skip
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import os, signal, sys
+from tutelage.core import callbacks
+batches = 0
+def end(self, *args, kept=callbacks.LastCheckpoint.on_train_batch_end, **kwargs):
+    global batches
+    kept(self, *args, **kwargs)
+    batches += 1
+    if batches == {kill_after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks.LastCheckpoint.on_train_batch_end = end
+sys.argv[0] = "train.py"
+exec(open("train.py").read())
+"""
 
 
 @pytest.fixture
@@ -174,3 +196,55 @@ def test_shares_of_ranks_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
     assert gather([0, 2, 4], 2) == [0, 1, 2, 3, 4]
     assert gather([7, 8], 1) == [7, 8]
+
+
+def script(*overrides: str, kill_after: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a process of its own, and kill it after so many training batches."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(kill_after=kill_after), *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / CHECKPOINTS / name, weights_only=True)["state_dict"]
+    return state
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_bits(own: list[str], tmp_path: Path) -> None:
+    """With LoRA and dropout; killed in the first epoch and in the second."""
+    common = [
+        *SMALL, *own, f"store={tmp_path / 'store'}", "adapter=lora", "adapter.rank=4", "adapter.dropout=0.1",
+        "data.max_length=80", "trainer.checkpoint_every_n_steps=1",
+    ]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = script(*common, f"run={whole}")
+    assert done.returncode == 0, done.stderr
+    for after in (2, 4):
+        stopped = script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
+        assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+        assert read_metrics(killed) is None
+    done = script(f"run={killed}")
+    assert done.returncode == 0, done.stderr
+    for name in (LAST, BEST):
+        expected, found = weights(whole, name), weights(killed, name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected), name
+    assert (whole / "items.csv").read_text() == (killed / "items.csv").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_score_what_one_scores(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    one = run.train(compose_config(*SMALL, *own), folder=tmp_path / "one")
+    two = run.train(compose_config(*SMALL, *own, "trainer=cpus"), folder=tmp_path / "two")
+    assert {k: v for k, v in two.items() if k.startswith("test/")} == {
+        k: v for k, v in one.items() if k.startswith("test/")
+    }
+    expected, found = (weights(tmp_path / name, BEST) for name in ("one", "two"))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
