@@ -166,10 +166,18 @@ PIECES = (
 )  # fmt: skip
 
 
-def test_stripping_is_sqlparse_to_the_letter() -> None:
+PLAIN_PIECES = (
+    "SELECT ", " distinct ", "DISTINCT", "Distinct(", "(distinct", ",distinct ", "a", "t.", ".b", " ", "\n", "1", "_",
+    ")", "-", "*", "/", " = ", "go", "order by ", "group  by ", "count(distinct a)", "IS DISTINCT FROM",
+    "union all ", ";",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pieces", [PIECES, PLAIN_PIECES])
+def test_stripping_is_sqlparse_to_the_letter(pieces: tuple[str, ...]) -> None:
     draw = random.Random(4)
     for _ in range(1500):
-        sql = "".join(draw.choice(PIECES) for _ in range(draw.randint(0, 12)))
+        sql = "".join(draw.choice(pieces) for _ in range(draw.randint(0, 12)))
         parsed = sqlparse.parse(sql)
         if not parsed:
             with pytest.raises(ValueError, match="no statement"):
