@@ -278,3 +278,29 @@ def test_settings_that_cannot_work(shop: Path, changes: dict[str, Any], message:
 def test_reading_the_database_changes_nothing(shop: Path, explored: Path) -> None:
     assert [path.name for path in shop.parent.iterdir()] == ["shop.sqlite"]
     assert len(read_catalog(shop).tables) == 3
+
+
+def test_what_was_found_before_trouble_can_be_used(
+    shop: Path, explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.core.errors import RunError
+    from tutelage.text2sql.explore.synthesizers.offline import Offline
+
+    begin = Offline.begin
+
+    def spent(self: Offline, walk: Any) -> Any:
+        if walk.id == 20:
+            raise RunError("synthesizer.budget_usd", "spent", "give more")
+        return begin(self, walk)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Offline, "begin", spent)
+        with pytest.raises(RunError, match="spent"):
+            explore(settings_of(shop), store=Store(tmp_path), out=out, say=quiet)
+    assert [pair.to_json() for pair in read_pairs(out)] == [pair.to_json() for pair in read_pairs(explored)][
+        : len(read_pairs(out))
+    ]
+    assert read_pairs(out) and not (out / "manifest.json").exists()
+    explore(settings_of(shop), store=Store(tmp_path), out=out, say=quiet)
+    assert digest(out) == digest(explored)

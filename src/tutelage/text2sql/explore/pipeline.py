@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from tutelage.core.build import build
-from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.errors import ConfigError, DataError, RunError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
@@ -208,16 +208,34 @@ class Exploration:
                 execute=runner.run,
                 seed=self._settings.seed,
             )
-            with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
-                ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
-                while not self._finished():
-                    block = self._block(ask, runner)
-                    file.write(json.dumps(block, ensure_ascii=False) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+            try:
+                self._walk(synthesizer, runner, progress)
+            except RunError:
+                # A budget is spent, a server is gone: what was found can be used, and the rest may still come.
+                self._write()
+                self._say(f"{self._folder} holds what was found: {self._so_far()}")
+                raise
             told = synthesizer.summary()
-        summary = write_outputs(
+        summary = self._write()
+        progress.unlink()
+        if told:
+            summary["synthesizer"] = dict(told)
+            self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
+        return summary
+
+    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path) -> None:
+        """Take block after block, a line of progress each."""
+        with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
+            ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
+            while not self._finished():
+                block = self._block(ask, runner)
+                file.write(json.dumps(block, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+
+    def _write(self) -> dict[str, Any]:
+        return write_outputs(
             self._folder,
             outcome=self._outcome,
             catalog=self._source.catalog,
@@ -225,11 +243,6 @@ class Exploration:
             knowledge=self._knowledge,
             dialect=self._source.dialect,
         )
-        progress.unlink()
-        if told:
-            summary["synthesizer"] = dict(told)
-            self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
-        return summary
 
     def _finished(self) -> bool:
         return self._outcome.num_walks >= self._settings.walks or all(map(self._full, self._levels))
