@@ -113,6 +113,9 @@ def test_skipped_picture_is_a_row_that_counts_nowhere(loading: dict) -> None:
     assert torch.cat([b.index_B for b in batches]).tolist() == [0, 1, PADDING, *range(3, 11)]
     assert batches[0].target_BK[2].tolist() == [-1, -1]
     assert not batches[0].images_BCHW[2].any()
+    with pytest.warns(UserWarning, match="passed over"):
+        shown = data(Drawn(bad=2), **loading).evaluation_images("test", [2, 3])
+    assert [bool(image.any()) for image in shown] == [False, True]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

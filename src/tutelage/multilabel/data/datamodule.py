@@ -80,9 +80,14 @@ class MultilabelDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def evaluation_images(self, name: SplitName, indices: Sequence[int]) -> Tensor:
-        """Return some pictures as the networks see them at evaluation: uint8 [len(indices), 3, R, R]."""
-        split = self.source.split(name)
-        return torch.stack([squish(split.image(i), resolution=self.loading.resolution) for i in indices])
+        """Return some pictures as the networks see them at evaluation: uint8 [len(indices), 3, R, R], on the CPU.
+
+        A skipped picture is black.
+        """
+        dataset = self._dataset(name, None)
+        batch = collate([dataset[index, 0] for index in indices])
+        assert isinstance(batch, Batch)
+        return batch.images_BCHW.cpu()
 
     def on_before_batch_transfer(self, batch: Batch | DataError, dataloader_idx: int) -> Batch:
         """Raise, in the training process, the error that a loader process met (see `collate`)."""
