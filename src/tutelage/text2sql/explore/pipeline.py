@@ -93,7 +93,10 @@ def open_source(settings: ExploreSettings, store: Store) -> Source:
             "database", f"no table of {catalog.database} has a row", "give a database with data: questions are about it"
         )
     if catalog.dialect == "sqlite":
-        return Source(Path(database), catalog, file_hash(Path(database)), "sqlite")
+        path = Path(database)
+        log = path.with_name(path.name + "-wal")  # the last changes may stand there
+        fingerprint = file_hash(path) + (file_hash(log) if log.exists() and log.stat().st_size else "")
+        return Source(path, catalog, fingerprint, "sqlite")
     url = database if "://" in database else f"duckdb:///{database}"
     copy = snapshot(url, catalog, store=store, max_rows=options.max_rows)
     return Source(copy.path, copy.catalog, content_hash({"catalog": repr(catalog)}), catalog.dialect)
