@@ -31,7 +31,8 @@ def suspicions(database: Path, sql: str, golds: GoldResults) -> list[str]:
         return found
     query, rows = limited
     if not query.args.get("order"):
-        return [*found, UNORDERED_LIMIT] if len(result.rows) == rows else found
+        more = golds.result(database, query.limit(rows + 1).sql(dialect="sqlite"))
+        return [*found, UNORDERED_LIMIT] if len(more.rows) > rows else found
     if (tied := _sort_keys(query, rows)) is not None:
         keys = golds.result(database, tied)
         if keys.status == "ok" and len(keys.rows) > rows and keys.rows[rows - 1] == keys.rows[rows]:
