@@ -2,9 +2,11 @@
 
 import pytest
 
+from tutelage.core.errors import ConfigError
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
 from tutelage.text2sql.prompts import Detail, Prompt
+from tutelage.text2sql.prompts.base import most_that_fit
 from tutelage.text2sql.prompts.brief import Brief
 from tutelage.text2sql.prompts.codes import Codes
 from tutelage.text2sql.prompts.ddl import Ddl
@@ -133,3 +135,17 @@ def test_a_value_cannot_break_the_line(kind: type[Prompt]) -> None:
     text = make(kind).schema(CATALOG, matches=evil, detail=FULL)
     assert "'one ); DROP TABLE shop; --'" in text
     assert "one\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("samples", -1), ("values", -1), ("max_tokens", 0), ("drop_tables", 1.5), ("drop_tables", -0.1)]
+)
+def test_numbers_that_make_no_sense(key: str, value: float) -> None:
+    settings = {"template": "chatml", "comments": True, "samples": 1, "values": 1, "max_tokens": 10} | {key: value}
+    with pytest.raises(ConfigError, match=rf"prompt\.{key}"):
+        Ddl(**settings)
+
+
+@pytest.mark.parametrize(("room", "kept"), [(1, 1), (2, 2), (7, 7), (9, 9), (0, 1)])
+def test_as_many_as_fit(room: int, kept: int) -> None:
+    assert most_that_fit(10, lambda count: count <= room) == kept

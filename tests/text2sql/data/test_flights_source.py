@@ -16,8 +16,8 @@ from tutelage.text2sql.evaluation.spider_sql import Schema, parse
 
 
 @pytest.fixture(scope="module")
-def flights(tmp_path_factory: pytest.TempPathFactory) -> Flights:
-    return Flights(store=str(tmp_path_factory.mktemp("store")))
+def flights(embedded_store: Path) -> Flights:
+    return Flights(store=str(embedded_store))
 
 
 def test_questions_of_every_hardness(flights: Flights) -> None:

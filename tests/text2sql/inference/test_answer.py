@@ -167,6 +167,19 @@ def test_checks_before_the_long_part(source, executor, tokenizer) -> None:
         made.check(tokenizer, QUESTIONS, context=None)
 
 
+def test_what_the_schema_filter_left_out_is_reported(source, executor, tokenizer) -> None:
+    longest = max(
+        len(e.prompt_ids) for e in answerer(source, executor, GREEDY).check(tokenizer, QUESTIONS, context=None)
+    )
+    tight = answerer(source, executor, GREEDY, max_tokens=longest - 1)
+    with pytest.warns(
+        UserWarning, match=rf"1 of 2 prompts exceed prompt\.max_tokens={longest - 1}: 1 columns"
+    ):
+        tight.check(tokenizer, QUESTIONS, context=None)
+    (answer,) = tight.answer(Scripted({"q/1": ["SELECT 1"]}), tokenizer, QUESTIONS[1:])
+    assert answer.dropped == ("item.price",)
+
+
 def test_values_come_from_the_store(source, executor, tokenizer, tmp_path: Path) -> None:
     prompt = Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=2000)
     store = Store(tmp_path / "store")

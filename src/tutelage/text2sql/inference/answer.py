@@ -1,6 +1,7 @@
 """From questions to queries: prompts, candidates, execution, selection, repair."""
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -164,6 +165,14 @@ class Answerer:
                 f"{len(too_long)} prompts have more than {limit} tokens (prompt.max_tokens, or the model's context "
                 f"less inference.max_new_tokens); the longest, {worst}, has {longest}",
                 "set prompt.max_tokens to the context less the answer, take prompt=brief, or a model of longer context",
+            )
+        filtered = [len(prompt.dropped) for prompt in encoded if prompt.dropped]
+        if filtered:
+            warnings.warn(
+                f"{len(filtered)} of {len(encoded)} prompts exceed prompt.max_tokens={self.prompt.max_tokens}: "
+                f"{sum(filtered) / len(filtered):.0f} columns each, on average, are left out of their schemas "
+                "(predictions.jsonl names them)",
+                stacklevel=2,
             )
         return encoded
 

@@ -4,10 +4,11 @@ A format (``ddl``, ``m_schema``, ``codes``, ``brief``) is one file: a subclass o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import Catalog, Column, Table
@@ -86,7 +87,17 @@ class Prompt(ABC):
             max_tokens: Length of the prompt above which the schema loses detail, and then columns.
             shuffle_tables: In training, order tables and columns anew for each view of an example.
             drop_tables: In training, the probability that a table which the gold query does not use is left out.
+
+        Raises:
+            ConfigError: A number that makes no sense.
         """
+        for key, number in (("samples", samples), ("values", values)):
+            if number < 0:
+                raise ConfigError(f"prompt.{key}", f"{number} is negative", "give 0 or more")
+        if max_tokens < 1:
+            raise ConfigError("prompt.max_tokens", f"{max_tokens} tokens hold no prompt", "give some hundreds at least")
+        if not 0 <= drop_tables <= 1:
+            raise ConfigError("prompt.drop_tables", f"{drop_tables} is no probability", "give a number from 0 to 1")
         self.template = template
         self.comments, self.samples, self.values = comments, samples, values
         self.max_tokens = max_tokens
@@ -139,11 +150,7 @@ class Prompt(ABC):
             messages = self.messages(example, shown, matches=matches, detail=detail)
             return messages, chat.prompt_ids(tokenizer, messages, template=self.template)
 
-        full = Detail(self.comments, self.samples)
-        ladder = dict.fromkeys(
-            (full, Detail(self.comments, min(self.samples, 1)), Detail(self.comments, 0), Detail(False, 0))
-        )
-        for detail in ladder:
+        for detail in self._details():
             messages, prompt = write(catalog, detail)
             if len(prompt) <= self.max_tokens:
                 break
@@ -152,20 +159,26 @@ class Prompt(ABC):
             # In training the gold query's own columns stay: to ask for what the prompt hides would teach guessing.
             needed = columns_in(example.sql, catalog) if view is not None and example.sql else frozenset[ColumnName]()
             ranked = rank_columns(catalog, f"{example.question} {example.evidence}", matches=matches, needed=needed)
-            least, most = 1, len(ranked)  # `most` columns are too many
-            while most - least > 1:
-                middle = (least + most) // 2
-                if len(write(subset(catalog, ranked[:middle]), detail)[1]) <= self.max_tokens:
-                    least = middle
-                else:
-                    most = middle
-            messages, prompt = write(subset(catalog, ranked[:least]), detail)
-            dropped = tuple(sorted(f"{table}.{column}" for table, column in ranked[least:]))
+            kept = most_that_fit(
+                len(ranked), lambda count: len(write(subset(catalog, ranked[:count]), detail)[1]) <= self.max_tokens
+            )
+            messages, prompt = write(subset(catalog, ranked[:kept]), detail)
+            dropped = tuple(sorted(f"{table}.{column}" for table, column in ranked[kept:]))
         answer: list[int] = []
         if example.sql is not None:
             answer = chat.text_ids(tokenizer, answer_text(example.sql))
             answer.append(chat.end_token(tokenizer, self.template))
         return Encoded(messages, prompt, answer, dropped, detail, fits=len(prompt) <= self.max_tokens)
+
+    def _details(self) -> list[Detail]:
+        """From what is asked for down to bare names."""
+        steps = [
+            Detail(self.comments, self.samples),
+            Detail(self.comments, min(self.samples, 1)),
+            Detail(self.comments, 0),
+            Detail(False, 0),
+        ]
+        return list(dict.fromkeys(steps))
 
     def _training_view(self, catalog: Catalog, example: Example, view: tuple[int, int]) -> Catalog:
         """Shuffle and thin out a schema, as a function of (seed, view, example id)."""
@@ -206,6 +219,18 @@ class Prompt(ABC):
         frequent = [literal(value) for value in column.frequent if len(str(value)) <= LONGEST_VALUE]
         fresh = [value for value in dict.fromkeys(frequent) if value not in matched]
         return [*dict.fromkeys(matched), *fresh[: detail.samples]][: self.values]
+
+
+def most_that_fit(count: int, fits: Callable[[int], bool]) -> int:
+    """Find how many of ``count`` items fit, by bisection; at least 1, fit or not."""
+    least, most = 1, count  # all of them are known not to fit
+    while most - least > 1:
+        middle = (least + most) // 2
+        if fits(middle):
+            least = middle
+        else:
+            most = middle
+    return least
 
 
 def literal(value: object) -> str:
