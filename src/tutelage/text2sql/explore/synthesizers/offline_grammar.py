@@ -473,7 +473,7 @@ class Grammar:
     def _sortable(self, query: Query, ref: Ref) -> bool:
         profile = self._profile(query, ref)
         equal = self._settled(query)
-        return profile.comparable and len(profile.values) > 2 and ref not in equal
+        return profile.comparable and not profile.statistic and len(profile.values) > 2 and ref not in equal
 
     def _by_thing(self, query: Query) -> bool:
         """Whether groups are things of another table, some of which may have no rows here."""
@@ -543,7 +543,7 @@ class Grammar:
             averaged = profile.role == "measure" and not profile.statistic and len(profile.values) > 3
             if kind == "average" and averaged:
                 return AgainstAverage("against_average", ref, bool(rng.random() < 0.6))
-            ranked = (profile.role == "measure" or profile.role in ("year", "date")) and not profile.unique
+            ranked = profile.role in ("measure", "year", "date") and not profile.unique and not profile.statistic
             if kind == "extreme" and ranked and self._is_list(query) and not query.order:
                 return AtExtreme("at_extreme", ref, bool(rng.random() < 0.6))
             if kind == "same" and (self._is_class(query, ref)):
@@ -586,7 +586,9 @@ class Grammar:
             names = [column.name for column in self._catalog.table(nodes[view].table).columns]
             for index in rng.permutation(len(names))[:4]:
                 condition = self._literals.condition(inside, Ref(view, names[int(index)]), rng, single=False)
-                if condition is not None:
+                # "that have no pet whose type is not a dog"
+                twice = negated and isinstance(condition, Compare) and condition.op == "!="
+                if condition is not None and not twice:
                     where = (condition,)
                     break
             if not where:

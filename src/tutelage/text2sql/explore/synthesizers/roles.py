@@ -45,7 +45,7 @@ _STANDS_FOR = {
 _ORDINAL = {
     "rank", "ranking", "grade", "level", "position", "finish", "place", "seed", "round", "order", "priority",
     "stage", "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step",
-    "sequence", "tier", "best", "size", "cylinder", "star",
+    "sequence", "tier", "best", "size", "star",
 }  # fmt: skip
 _RANKS = {"rank", "ranking", "position", "finish", "place", "seed", "priority"}
 _WEIGHED = {"weight", "price", "height", "length", "size", "rate", "rating", "score", "salary"}
@@ -153,7 +153,7 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
 
     textual = any(isinstance(value, str) for value in filled)
     if all_numbers:
-        reckoned: tuple[Value, ...] = tuple(number for number in numbers if number is not None)
+        reckoned: tuple[Value, ...] = tuple(sorted(number for number in numbers if number is not None))
         whole = all(float(number) == int(float(number)) for number in reckoned)
         low, high = min(float(number) for number in reckoned), max(float(number) for number in reckoned)
         texts = [str(value) for value in filled]
