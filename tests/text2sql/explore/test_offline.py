@@ -1,0 +1,169 @@
+"""The offline synthesizer over many walks: one operator a level, sound SQL, the same again."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import sqlglot
+from concerts import make, opened
+from sqlglot import exp
+
+from tutelage.text2sql.database.catalog import Catalog
+from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
+from tutelage.text2sql.explore.knowledge import Knowledge
+from tutelage.text2sql.explore.pair import OPERATORS, Candidate, Pair, Walk
+from tutelage.text2sql.explore.synthesizers.offline import Offline
+
+KNOWLEDGE = Knowledge((), (), ())
+LEVELS = 6
+
+
+def walks(catalog: Catalog, count: int) -> list[Walk]:
+    """Walks over all tables, each without some columns."""
+    columns = [(table.name, column.name) for table in catalog.tables for column in table.columns]
+    chosen = [(*columns[number % 5 :], *columns[: number % 3]) for number in range(count)]
+    return [Walk(number, walked, "test") for number, walked in enumerate(chosen)]
+
+
+def pair_of(candidate: Candidate, name: str, walk: Walk) -> Pair:
+    return Pair(
+        name, "concerts", candidate.level, candidate.question, candidate.sql, candidate.operators, "test", None, walk.id,
+        (), (), candidate.state,
+    )  # fmt: skip
+
+
+Grown = list[tuple[Candidate, Pair | None, Walk]]
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+    with opened(make(tmp_path_factory.mktemp("offline"))) as door:
+        yield door
+
+
+@pytest.fixture(scope="module")
+def grown(door: tuple) -> Grown:
+    """Candidates of all levels; each level grows from the first ones of the level before."""
+    catalog, execute = door
+    synthesizer = Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    found: Grown = []
+    for walk in walks(catalog, 12):
+        frontier: list[tuple[Candidate, Pair | None]] = [(candidate, None) for candidate in synthesizer.begin(walk)]
+        while frontier:
+            candidate, parent = frontier.pop(0)
+            found.append((candidate, parent, walk))
+            if candidate.level < LEVELS and len(frontier) < 6:
+                pair = pair_of(candidate, f"{walk.id}.{len(found)}", walk)
+                frontier += [(child, pair) for child in synthesizer.extend(pair, walk)]
+    return found
+
+
+def test_each_level_adds_one_operator(grown: Grown) -> None:
+    for candidate, parent, _ in grown:
+        assert candidate.level == len(candidate.operators) + 1
+        assert set(candidate.operators) <= set(OPERATORS)
+        assert candidate.operators[:-1] == (parent.operators if parent else ())
+    assert {candidate.level for candidate, _, _ in grown} == set(range(1, LEVELS + 1))
+
+
+def test_every_operator_comes(grown: Grown) -> None:
+    counts = Counter(operator for candidate, _, _ in grown for operator in candidate.operators)
+    assert set(counts) == set(OPERATORS), set(OPERATORS) - set(counts)
+
+
+def test_all_sql_runs(grown: Grown, door: tuple) -> None:
+    _, execute = door
+    failed = [
+        (candidate.sql, result.error) for candidate, _, _ in grown if (result := execute(candidate.sql)).status != "ok"
+    ]
+    assert failed == []
+
+
+CLAUSES: dict[str, type[exp.Expr] | tuple[type[exp.Expr], ...]] = {
+    "filter": exp.Where,
+    "join": exp.Join,
+    "aggregate": exp.AggFunc,
+    "group": exp.Group,
+    "having": exp.Having,
+    "order": exp.Order,
+    "limit": exp.Limit,
+    "nesting": exp.Subquery,
+    "set_operation": exp.SetOperation,
+    "cte": exp.CTE,
+    "window": exp.Window,
+}
+
+
+def test_operators_stand_in_the_sql(grown: Grown) -> None:
+    for candidate, _, _ in grown:
+        tree = sqlglot.parse_one(candidate.sql, dialect="sqlite")
+        for operator in candidate.operators:
+            found = tree.find(CLAUSES[operator]) or (operator == "nesting" and tree.find(exp.In))
+            assert found, (operator, candidate.sql)
+
+
+def test_questions_are_sentences(grown: Grown) -> None:
+    for candidate, _, _ in grown:
+        text = candidate.question
+        assert text[0].isupper() and text[-1] in ".?", text
+        assert "  " not in text and "_" not in text and " ," not in text, text
+        assert "None" not in text and "()" not in text, text
+
+
+def test_no_arithmetic_over_what_is_no_measure(grown: Grown) -> None:
+    for candidate, _, _ in grown:
+        for call in sqlglot.parse_one(candidate.sql, dialect="sqlite").find_all(exp.Avg, exp.Sum):
+            names = {column.name for column in call.find_all(exp.Column)}
+            assert not names & {"singer_id", "concert_id", "stadium_id", "phone_number", "debut_year"}, candidate.sql
+
+
+def test_the_filter_finds_every_question_complete(grown: Grown, door: tuple) -> None:
+    catalog, execute = door
+    seen, reasons = Seen(), Counter[str]()
+    for candidate, _, _ in grown:
+        alone = replace(candidate, operators=(), level=1)
+        verdict = check(alone, parent=None, catalog=catalog, execute=execute, guard=Guard.of(()), seen=seen)
+        reasons["accepted" if isinstance(verdict, Accepted) else verdict.reason] += 1
+    # What the grammar writes always parses, fits, runs, and says what it asks for.
+    wrong = {"does_not_parse", "not_select", "does_not_fit", "fails", "unspoken_literal", "unspoken_column", "timeout"}
+    assert not wrong & set(reasons), reasons
+    assert reasons["accepted"] > 150
+
+
+def test_the_same_again_and_other_ids_other_proposals(door: tuple) -> None:
+    catalog, execute = door
+    first, second = (Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=7) for _ in range(2))
+    walk = walks(catalog, 1)[0]
+    begun = first.begin(walk)
+    list(second.begin(walks(catalog, 2)[1]))  # what ran before does not matter
+    assert begun == second.begin(walk)
+    pair = pair_of(begun[0], "p", walk)
+    # A pair that was written to JSON and read back is extended in the same way.
+    again = replace(pair, state=json.loads(json.dumps(pair.state)))
+    assert first.extend(pair, walk) == second.extend(again, walk)
+    assert first.extend(pair, walk) != first.extend(pair, replace(walk, id=99))
+    other = Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=8)
+    assert [c.question for c in other.begin(walk)] != [c.question for c in begun]
+
+
+def test_width_bounds_the_proposals(door: tuple) -> None:
+    catalog, execute = door
+    synthesizer = Offline(width=2, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    walk = walks(catalog, 1)[0]
+    candidates = synthesizer.begin(walk)
+    children = [
+        synthesizer.extend(pair_of(candidate, str(place), walk), walk) for place, candidate in enumerate(candidates)
+    ]
+    assert max(map(len, children)) == 2
+    assert all(len({child.sql for child in found}) == len(found) for found in children)
+
+
+def test_other_dialects_get_their_own_sql(door: tuple) -> None:
+    catalog, execute = door
+    duck = replace(catalog, dialect="duckdb")
+    synthesizer = Offline(width=4, catalog=duck, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    walk = walks(catalog, 1)[0]
+    for candidate in synthesizer.begin(walk):
+        sqlglot.parse_one(candidate.sql, dialect="duckdb")
