@@ -8,12 +8,9 @@ from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import Candidate, Operator, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
-from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_grammar import Grammar
 from tutelage.text2sql.explore.synthesizers.offline_realise import realise
-from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
 from tutelage.text2sql.explore.synthesizers.offline_tree import Query, from_json, to_json
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 
 class Offline(Synthesizer):
@@ -31,15 +28,12 @@ class Offline(Synthesizer):
         Args:
             width: Candidates a parent is extended to, at most.
             catalog: The database's structure.
-            knowledge: What the columns mean: the units of their numbers.
+            knowledge: Passed to every synthesizer; this one reads the rows themselves.
             execute: Runs SQL in the sandbox: the synthesizer looks at values with it.
             seed: Names the choices.
         """
         self._width, self._seed = width, seed
-        self._roles = Roles(catalog, execute=execute)
-        self._naming = Naming(catalog, self._roles)
-        self._writer = SqlWriter(catalog, roles=self._roles)
-        self._grammar = Grammar(catalog, roles=self._roles, naming=self._naming, writer=self._writer, execute=execute)
+        self._grammar = Grammar(catalog, execute=execute)
 
     def begin(self, walk: Walk) -> list[Candidate]:
         """Propose a projection of each of the walk's tables."""
@@ -63,5 +57,7 @@ class Offline(Synthesizer):
         return list(candidates.values())
 
     def _candidate(self, query: Query, operators: tuple[str, ...] | tuple[Operator, ...], key: str) -> Candidate:
-        question = realise(query, naming=self._naming, roles=self._roles, rng=generator(self._seed, "wording", key))
-        return Candidate(question, self._writer.write(query), len(operators) + 1, tuple(operators), to_json(query))
+        grammar, rng = self._grammar, generator(self._seed, "wording", key)
+        question = realise(query, naming=grammar.naming, roles=grammar.roles, rng=rng)
+        sql = grammar.writer.write(query)
+        return Candidate(question, sql, len(operators) + 1, tuple(operators), to_json(query))
