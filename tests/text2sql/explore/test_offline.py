@@ -28,10 +28,8 @@ def walks(catalog: Catalog, count: int) -> list[Walk]:
 
 
 def pair_of(candidate: Candidate, name: str, walk: Walk) -> Pair:
-    return Pair(
-        name, "concerts", candidate.level, candidate.question, candidate.sql, candidate.operators, "test", None, walk.id,
-        (), (), candidate.state,
-    )  # fmt: skip
+    about = (candidate.level, candidate.question, candidate.sql, candidate.operators)
+    return Pair(name, "concerts", *about, "test", None, walk.id, (), (), candidate.state)
 
 
 Grown = list[tuple[Candidate, Pair | None, Walk]]

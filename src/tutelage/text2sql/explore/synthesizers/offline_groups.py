@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.text2sql.explore.synthesizers.naming import Noun
-from tutelage.text2sql.explore.synthesizers.offline_clauses import Modifier
 from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases, led, singular_verbs
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Comparison, Condition, Cte, Order, Ref
+from tutelage.text2sql.explore.synthesizers.offline_wording import Modifier
 from tutelage.text2sql.explore.words import listed, plural_phrase, spoken_number
 
 _THRESHOLD: dict[Comparison, tuple[str, ...]] = {

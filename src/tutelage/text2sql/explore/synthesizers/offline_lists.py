@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE
-from tutelage.text2sql.explore.synthesizers.offline_clauses import ADJECTIVES
 from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Combine, Condition, Cte, Order, Ref, Window
+from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES
 from tutelage.text2sql.explore.words import article, listed, plural_phrase
 
 

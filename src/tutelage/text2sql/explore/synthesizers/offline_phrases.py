@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE
-from tutelage.text2sql.explore.synthesizers.offline_clauses import ADJECTIVES, Clauses, Modifier
+from tutelage.text2sql.explore.synthesizers.offline_clauses import Clauses
 from tutelage.text2sql.explore.synthesizers.offline_tree import Condition, Linked, Order, Query, Ref
+from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, Modifier
 from tutelage.text2sql.explore.words import article, listed, plural_phrase, spoken_number
 
 SHOW = ("Show", "List", "Give", "Find", "Return", "Display", "List", "Show me", "Give me", "Please list", "Report")
