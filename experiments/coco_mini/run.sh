@@ -7,12 +7,13 @@
 set -euo pipefail
 root=$1 weights=$2 runs=$3
 
-common=(data=coco data.root="$root" data.batch_size=32 data.workers=0 data.cache=memory augment=flip loss=bce
+common=(data=coco data.root="$root" data.batch_size=16 data.workers=0 data.cache=memory augment=flip loss=bce
   model=tf_efficientnet_lite2_to_tf_efficientnet_lite0 model.teacher.weights="$weights/tf_efficientnet_lite2.pth"
-  optim=adamw_cosine optim.lr=5e-4 trainer=cpu trainer.progress_bar=false)
+  optim=adamw_cosine optim.lr=3e-4 optim.head_lr_factor=10 trainer=cpu trainer.max_epochs=2 trainer.progress_bar=false)
 taught=(method=cam_kd model.teacher.checkpoint="$runs/teacher/checkpoints/best.ckpt")
-lite0=(model.student.weights="$weights/tf_efficientnet_lite0.pth" trainer.max_epochs=2)
-small=(model.student.name=mobilenetv2_035 model.student.weights=none optim.lr=2e-3 trainer.max_epochs=6)
+lite0=(model.student.weights="$weights/tf_efficientnet_lite0.pth")
+small=(model.student.name=mobilenetv2_035 model.student.weights=none optim.lr=2e-3 optim.head_lr_factor=1
+  trainer.max_epochs=12)
 
 run() {
   local name=$1
@@ -20,7 +21,7 @@ run() {
   [[ -f $runs/$name/metrics.json ]] || python train.py "${common[@]}" "$@" run="$runs/$name"
 }
 
-run teacher method=supervised trainer.max_epochs=2 \
+run teacher method=supervised \
   model.student.name=tf_efficientnet_lite2 model.student.weights="$weights/tf_efficientnet_lite2.pth"
 run lite0_supervised method=supervised "${lite0[@]}"
 run lite0_cam_kd "${taught[@]}" "${lite0[@]}"
