@@ -239,12 +239,15 @@ def test_a_killed_run_resumes_to_the_same_bits(own: list[str], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_two_processes_score_what_one_scores(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", [["cpus"], ["fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true"]])
+def test_two_processes_score_what_one_scores(
+    trainer: list[str], own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
     one = run.train(compose_config(*SMALL, *own), folder=tmp_path / "one")
-    two = run.train(compose_config(*SMALL, *own, "trainer=cpus"), folder=tmp_path / "two")
-    assert {k: v for k, v in two.items() if k.startswith("test/")} == {
-        k: v for k, v in one.items() if k.startswith("test/")
-    }
+    several = [f"trainer={trainer[0]}" if option == "trainer=cpu" else option for option in SMALL]
+    two = run.train(compose_config(*several, *own, *trainer[1:], "trainer.devices=2"), folder=tmp_path / "two")
+    tests = [{k: v for k, v in metrics.items() if k.startswith("test/")} for metrics in (one, two)]
+    assert tests[0] == tests[1]
     expected, found = (weights(tmp_path / name, BEST) for name in ("one", "two"))
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)

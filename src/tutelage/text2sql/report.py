@@ -43,8 +43,16 @@ def _cell(metrics: Metrics, name: str) -> str:
 def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
     """Print what a person looks for first."""
     columns, rows = summary(metrics)
-    trained = f"Trained on {notes['seeds']} seed questions and {notes['explored_pairs']} explored pairs."
-    caption = f"{trained} Explored: {notes['explored_in']}.\n{folder}/report.html"
+    corpus, data = notes["corpus"], notes["data"]
+    lines = [
+        f"Trained on {corpus['seeds']} seed questions and {corpus['explored_pairs']} explored pairs. "
+        f"Explored: {corpus['explored_in']}."
+    ]
+    if filtered := sum(int(metrics.get(f"test/{name}_schema_filtered", 0)) for name in SCORES):
+        lines.append(f"{filtered} prompts show only a part of their schema (predictions.jsonl says what was dropped).")
+    if missing := data.get("missing_databases"):
+        lines.append(f"Not at hand, so not asked: {', '.join(missing)}.")
+    caption = "\n".join([*lines, f"{folder}/report.html"])
     results.print_table(_title(cfg), columns, rows, caption=caption)
 
 

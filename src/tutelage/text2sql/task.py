@@ -255,7 +255,7 @@ class Text2SqlTask(Task):
 
     def report(self, metrics: Metrics) -> None:
         report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
-        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, notes=self.corpus.notes)
+        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
 
     def _test_engine(self, model: LanguageModel) -> Engine:
         """What answers the final test: the model at hand, or vLLM with what was saved of it."""
@@ -281,6 +281,7 @@ class Text2SqlTask(Task):
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
             metrics |= as_metrics(f"test/{name}", accuracy(items))
+            metrics[f"test/{name}_schema_filtered"] = sum(bool(answer.dropped) for answer in answers)
             doubtful = set(self.source.notes.get("doubtful_databases", ()))
             if name == "ex" and doubtful:
                 sound = [item for item in items if item.example.db_id not in doubtful]
