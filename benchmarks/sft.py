@@ -1,6 +1,6 @@
 """Fine-tuning: tokens a second and peak memory, beside the ways not taken and beside TRL's SFTTrainer.
 
-    python benchmarks/sft.py            # a 7 M-parameter body with the real vocabulary on a CPU; 7 B on a GPU
+    python benchmarks/sft.py            # four layers with the real vocabulary on a CPU; 7 B on a GPU
     python benchmarks/sft.py --shape small --rounds 5
 
 Each way is a process of its own, so that its peak memory is its own: our trainer as it is (packed rows, chunked loss);
@@ -31,7 +31,7 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("ours", "padded", "full_logits", "trl")
 SHAPES = {  # hidden, layers, heads, key heads, feed-forward; row length, rows a step, LoRA's rank
-    "small": ((256, 8, 4, 2, 768), (1024, 2, 16)),
+    "small": ((256, 4, 4, 2, 768), (1024, 2, 16)),
     "7b": ((3584, 28, 28, 4, 18_944), (8192, 1, 64)),
 }
 VOCABULARY = 151_936
