@@ -21,6 +21,7 @@ class TrainerConfig:
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     val_check_interval: float = 1.0  # share of an epoch between two validations
+    check_val_every_n_epoch: int = 1
     checkpoint_every_n_steps: int = 500  # what a kill can cost at most
     ema_decay: float | None = None  # averages the weights; validated, tested and exported are the averages
     sync_batchnorm: bool = False

@@ -165,4 +165,5 @@ def _mean_std_text(metrics: Mapping[str, Sequence[float]], name: str) -> str:
     if name not in metrics:
         return "—"
     mean, std = mean_and_std(metrics[name])
-    return format_value(mean) + (f" ± {format_value(std)}" if std is not None else "")
+    digits = 2 if abs(mean) >= 1 else 4  # both with the mean's
+    return f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")

@@ -182,6 +182,7 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=options.gradient_clip_val,
         val_check_interval=options.val_check_interval,
+        check_val_every_n_epoch=options.check_val_every_n_epoch,
         log_every_n_steps=options.log_every_n_steps,
         sync_batchnorm=options.sync_batchnorm,
         use_distributed_sampler=False,  # core.batches shards, and counts each sample once
