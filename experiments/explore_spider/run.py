@@ -28,7 +28,7 @@ from tutelage.text2sql.explore.synthesizers.roles import Roles
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SPIDER = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "spider"
-WALKS = 400
+WALKS = 200
 MAX_COLUMNS = 5  # that a plain projection lists
 
 

@@ -47,7 +47,7 @@ def grown(door: tuple) -> Grown:
     catalog, execute = door
     synthesizer = Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
     found: Grown = []
-    for walk in walks(catalog, 12):
+    for walk in walks(catalog, 24):
         frontier: list[tuple[Candidate, Pair | None]] = [(candidate, None) for candidate in synthesizer.begin(walk)]
         while frontier:
             candidate, parent = frontier.pop(0)

@@ -114,6 +114,8 @@ class Grammar(Joins, Nestings):
         if query.window and query.window.by:
             taken.add(query.window.by)
         for node in nodes:
+            if query.combine and query.subject and self.beyond(query, node):
+                continue
             for ref in self.refs(query, node, walk, rng)[:4]:
                 if ref in taken:
                     continue

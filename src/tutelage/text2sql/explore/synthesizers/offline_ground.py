@@ -10,7 +10,16 @@ from tutelage.text2sql.explore.pair import Walk
 from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_literals import Literals
 from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
-from tutelage.text2sql.explore.synthesizers.offline_tree import AtExtreme, Compare, InYear, Linked, Query, Ref, SameAs
+from tutelage.text2sql.explore.synthesizers.offline_tree import (
+    AgainstAverage,
+    AtExtreme,
+    Compare,
+    InYear,
+    Linked,
+    Query,
+    Ref,
+    SameAs,
+)
 from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
 
 MAX_COLUMNS = 4  # that a join or a window may bring a list to
@@ -69,11 +78,12 @@ class Ground:
 
     @staticmethod
     def settled(query: Query) -> set[Ref]:
-        """Columns of which the conditions leave one value, or nearly."""
+        """Columns of which the conditions leave one value, or nearly: nothing more is to be asked of these."""
+        settling = AtExtreme | AgainstAverage | SameAs | InYear
         return {
             part.ref
             for part in query.where
-            if isinstance(part, AtExtreme | SameAs | InYear) or (isinstance(part, Compare) and part.op == "=")
+            if isinstance(part, settling) or (isinstance(part, Compare) and part.op == "=")
         }
 
     @staticmethod
@@ -90,3 +100,10 @@ class Ground:
         if profile.role in ("year", "ordinal"):
             return len(profile.values) <= 0.5 * rows
         return profile.role == "category" and len(profile.values) < rows
+
+    @staticmethod
+    def beyond(query: Query, node: int) -> bool:
+        """Whether the subject does not lead to a node by itself."""
+        while node > 0 and node != query.subject:
+            node = query.nodes[node].parent
+        return node != query.subject

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE
-from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases
+from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases, led
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Combine, Condition, Cte, Order, Ref, Window
 from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES
 from tutelage.text2sql.explore.words import article, listed, plural_phrase
@@ -179,45 +179,52 @@ class Lists(Phrases):
         one_column = len(query.select) == 1
         verb = self.pick(SHOW)
         if query.subject == 0 and one_column and self._value_of_rows(query.select[0]):
-            # A category's values: "Which countries have both singers older than 40 and singers younger than 25?"
-            key = plural_phrase(self.group_name(query.select[0]))
-            left, right = self._rows_where([*base, first]), self._rows_where([*base, second])
-            if combine.op == "intersect":
-                return self.pick(
-                    (
-                        f"Which {key} have both {left} and {right}?",
-                        f"{verb} the {key} that have both {left} and {right}.",
-                    )
-                )
-            if combine.op == "union":
-                return self.pick(
-                    (f"Which {key} have {left} or {right}?", f"{verb} the {key} that have {left} or {right}.")
-                )
-            return self.pick(
-                (f"Which {key} have {left} but no {right}?", f"{verb} the {key} that have {left} but no {right}.")
-            )
-        left = self.clauses.attach("", self.modifiers([*base, first])).strip()
-        right = self.clauses.attach("", self.modifiers([second])).strip()
-        rows = self.rows.many
+            return self._classes(combine, verb)
         if query.subject and combine.op != "union":
-            noun, inner = self.clauses.across(self.nodes, query.subject)
-            a = self.clauses.attach(noun.one, self.clauses.modifiers(self.nodes, [first], inner))
-            b = self.clauses.attach(noun.one, self.clauses.modifiers(self.nodes, [second], inner))
-            more = self.clauses.attach("", self.modifiers(base))
-            joint = " and" if more else ""
-            if combine.op == "intersect":
-                return (
-                    f"{verb} the {own} of the {rows}{more}{joint} that have both {article(a)} {a} and {article(b)} {b}."
-                )
-            return f"{verb} the {own} of the {rows}{more}{joint} that have {article(a)} {a} but no {b}."
+            return self._both_or_not(combine, verb, own)
+        left = self.clauses.attach("", self.modifiers([first])).strip()
+        right = self.clauses.attach("", self.modifiers([second])).strip()
+        # What holds for both sides is said before them: after "a or b" it would hold for one.
+        lead = f"{self.pick(('Among', 'Considering only'))} {self._rows_where(base)}, " if base else ""
+        those = "those" if base else f"the {self.rows.many}"
         if combine.op == "union":
-            return self.pick((f"{verb} the {own} of the {rows} {left}, together with those of the {rows} {right}.",
-                              f"{verb} the {own} of the {rows} {left} or {right}.",
-                              f"What are the {own} of the {rows} {left} or {right}?"))  # fmt: skip
+            text = self.pick(
+                (f"{verb} the {own} of {those} {left} or {right}.", f"what are the {own} of {those} {left} or {right}?")
+            )
+        else:
+            text = self.pick(
+                (
+                    f"{verb} the {own} of {those} {left}, except those {right}.",
+                    f"what are the {own} of {those} {left}, leaving out those {right}?",
+                )
+            )
+        return led(lead, text)
+
+    def _classes(self, combine: Combine, verb: str) -> str:
+        """A class's values: ``Which countries have both singers older than 40 and singers younger than 25?``"""
+        base = self.query.where[:-1]
+        lead = f"Considering only {self._rows_where(base)}, " if base else ""
+        key = plural_phrase(self.group_name(self.query.select[0]))
+        left, right = self._rows_where([self.query.where[-1]]), self._rows_where([combine.where])
+        both = {
+            "intersect": f"both {left} and {right}",
+            "union": f"{left} or {right}",
+            "except": f"{left} but no {right}",
+        }[combine.op]
+        return led(lead, self.pick((f"Which {key} have {both}?", f"{verb} the {key} that have {both}.")))
+
+    def _both_or_not(self, combine: Combine, verb: str, own: str) -> str:
+        """``that have both a cat and a dog``, ``that have a cat but no dog``."""
+        base, first, second = self.query.where[:-1], self.query.where[-1], combine.where
+        noun, inner = self.clauses.across(self.nodes, self.query.subject)
+        one = self.clauses.attach(noun.one, self.clauses.modifiers(self.nodes, [first], inner))
+        other = self.clauses.attach(noun.one, self.clauses.modifiers(self.nodes, [second], inner))
+        rows = self._rows_where(base)
+        joint = " and" if base else ""
         if combine.op == "intersect":
-            return f"What {own} do the {rows} {left} share with the {rows} {right}?"
-        return self.pick((f"{verb} the {own} of the {rows} {left}, except those of the {rows} {right}.",
-                          f"What are the {own} of the {rows} {left}, leaving out those {right}?"))  # fmt: skip
+            both = f"{article(one)} {one} and {article(other)} {other}"
+            return f"{verb} the {own} of the {rows}{joint} that have both {both}."
+        return f"{verb} the {own} of the {rows}{joint} that have {article(one)} {one} but no {other}."
 
     def _value_of_rows(self, ref: Ref) -> bool:
         """Whether a column is a class that rows belong to, rather than a property of one row."""
@@ -286,6 +293,6 @@ class Lists(Phrases):
         return self.pick(
             (
                 f"For each {by}, show {own_text} of {best}{among}{rest_text}.",
-                f"What {be} {own_text} of {best} in each {by}{among}{rest_text}?",
+                f"What {be} {own_text} of {best} for each {by}{among}{rest_text}?",
             )
         )

@@ -119,9 +119,14 @@ class Nestings(Ground):
         last = query.where[-1]
         if isinstance(last, AgainstAverage | AtExtreme | SameAs | Linked):
             return None
-        if query.subject and not (query.distinct and self._beyond(query, last.ref.node)):
+        if query.subject and not (query.distinct and self.beyond(query, last.ref.node)):
             return None
         base = replace(query, where=query.where[:-1])
+        if query.subject:
+            # "a cat older than 3" is one thing to have, not two; and what is listed must tell the subjects apart.
+            others = [part.ref.node for part in base.where if not isinstance(part, Linked)]
+            if any(self.beyond(query, node) for node in others) or not self._tells_apart(query):
+                return None
         second = None
         for _ in range(3):
             other = last.ref
@@ -137,7 +142,9 @@ class Nestings(Ground):
         if second is None:
             return None
         op = self._set_operator(query, rng)
-        if op is None:
+        # "above 5 or above 7"; but two values of a class may well meet in another.
+        exact = isinstance(second, Compare) and second.op == "="
+        if op is None or (second.ref == last.ref and (op == "union" or (op == "intersect" and not exact))):
             return None
         return replace(query, combine=Combine(op, second), distinct=False)
 
@@ -152,11 +159,12 @@ class Nestings(Ground):
             return None
         return operators[int(rng.integers(len(operators)))]
 
-    def _beyond(self, query: Query, node: int) -> bool:
-        """Whether the subject does not lead to a node by itself."""
-        while node > 0 and node != query.subject:
-            node = query.nodes[node].parent
-        return node != query.subject
+    def _tells_apart(self, query: Query) -> bool:
+        """Whether the columns listed name the subject's rows."""
+        label = self.naming.label(query.nodes[query.subject].table)
+        if any(ref.node == query.subject and self.profile(query, ref).unique for ref in query.select):
+            return True
+        return len(label) > 1 and set(label) <= {ref.column for ref in query.select if ref.node == query.subject}
 
     def cte(self, query: Query, walk: Walk, rng: np.random.Generator) -> Query | None:
         """Ask something of the result, made into a step."""
