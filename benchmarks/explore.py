@@ -229,8 +229,8 @@ def as_markdown(
     """Write the tables."""
     plain = walks["plain adjacency lists"]
     lines = [
-        f"`python benchmarks/explore.py` on {results['machine']}, load {os.getloadavg()[1]:.0f}: CPU seconds of one process,",
-        "but for what is said to be by the clock, which the load stretches.",
+        f"`python benchmarks/explore.py` on {results['machine']}, load {os.getloadavg()[1]:.0f}: CPU seconds of one",
+        "process, but for what is said to be by the clock, which the load stretches.",
         "",
     ]
     lines += ["| walks of 8 columns, 240 columns in 20 tables, one core | a second | × plain |", "|---|---:|---:|"]
