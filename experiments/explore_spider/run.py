@@ -1,15 +1,15 @@
 """Explore each Spider dev database without a model, and write results.csv and sample.md beside this file.
 
-    python experiments/explore_spider/run.py out=<folder for the explorations> [<db_id> …]
+    python experiments/explore_spider/run.py out=<folder for the explorations> [<db_id> … | report]
 
-Databases already explored in the folder are not explored again. Spider is looked for under TUTELAGE_DATA.
+Databases already explored in the folder are not explored again; ``report`` explores none and writes the files from
+what is there. Spider is looked for under TUTELAGE_DATA.
 """
 
 import csv
 import json
 import os
 import sys
-from collections import Counter
 from math import comb
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from tutelage.text2sql.explore.synthesizers.roles import Roles
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SPIDER = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "spider"
-WALKS = 200
 MAX_COLUMNS = 5  # that a plain projection lists
 
 
@@ -37,11 +36,15 @@ def database(db_id: str) -> Path:
     return SPIDER / "database" / db_id / f"{db_id}.sqlite"
 
 
-def explored(db_id: str, out: Path) -> Path:
-    """Explore one database with the settings of conf/explore.yaml; dev is guarded."""
+def explored(db_id: str, out: Path, gold: list[dict[str, str]]) -> Path:
+    """Explore one database with the settings of conf/explore.yaml; its dev questions are guarded."""
     config.register()
+    guard = out / f"guard_{db_id}.json"
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    mine = [{"question": item["question"], "query": item["query"]} for item in gold if item["db_id"] == db_id]
+    guard.write_text(json.dumps(mine), encoding="utf-8")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = [f"database='{database(db_id)}'", f"guard=['{SPIDER / 'dev.json'}']", f"walks={WALKS}"]
+        overrides = [f"database='{database(db_id)}'", f"guard=['{guard}']"]
         settings = config.explore_settings(compose("explore", overrides=overrides))
     return explore(settings, store=Store(out / "store"), out=out / db_id)
 
@@ -77,7 +80,7 @@ def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[s
                     "gold_questions": sum(plain(pair.question) in questions for pair in mine),
                     "gold_queries": sum(" ".join(pair.sql.lower().split()) in queries for pair in mine),
                     "operators": " ".join(sorted({pair.operators[-1] for pair in mine if pair.operators})),
-                    "walks": manifest["walks"],
+                    "walks": manifest["counts"]["walks"],
                     "possible_projections": possible if level == 1 else "",
                 }
             )
@@ -101,11 +104,11 @@ def main() -> None:
     gold = json.loads((SPIDER / "dev.json").read_text(encoding="utf-8"))
     wanted = [part for part in sys.argv[1:] if not part.startswith("out=")]
     db_ids = list(dict.fromkeys(item["db_id"] for item in gold))
-    for db_id in wanted or db_ids:
-        explored(db_id, out)
-    if wanted:
+    for db_id in [] if wanted == ["report"] else wanted or db_ids:
+        explored(db_id, out, gold)
+    if wanted and wanted != ["report"]:
         return
-    folders = {db_id: out / db_id for db_id in db_ids}
+    folders = {db_id: out / db_id for db_id in db_ids if (out / db_id / "manifest.json").exists()}
     rows = [row for db_id, folder in folders.items() for row in rows_of(db_id, folder, gold)]
     with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -113,8 +116,12 @@ def main() -> None:
         writer.writerows(rows)
     pairs = [pair for folder in folders.values() for pair in read_pairs(folder)]
     (HERE / "sample.md").write_text(sample(pairs, 50), encoding="utf-8")
-    counts = Counter((row["db_id"]) for row in rows if int(str(row["pairs"])) < 200)
-    print(f"{len(pairs)} pairs; levels with fewer than 200: {dict(counts)}")
+    for db_id in folders:
+        mine = [row for row in rows if row["db_id"] == db_id]
+        print(f"| {db_id} | {mine[0]['possible_projections']} |", " | ".join(str(row["pairs"]) for row in mine), "|")
+    print(f"{len(pairs)} pairs, {sum(int(str(row['executable'])) for row in rows)} run to rows; "
+          f"gold questions {sum(int(str(row['gold_questions'])) for row in rows)}, "
+          f"gold queries {sum(int(str(row['gold_queries'])) for row in rows)}")  # fmt: skip
 
 
 if __name__ == "__main__":
