@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tutelage.text2sql.database.catalog import Catalog, Table
-from tutelage.text2sql.explore.synthesizers.roles import STATISTIC, Roles
+from tutelage.text2sql.explore.synthesizers.roles import STATISTIC, Roles, SoundKey
 from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plural_phrase, singular, singular_phrase
 
 # Parts of table names that say how it is stored, not what it is.
@@ -70,11 +70,12 @@ class Naming:
     def noun(self, table: str) -> Noun:
         """What a row of the table is called."""
         if table not in self._nouns:
-            self._nouns[table] = self._table_noun(self._catalog.table(table))
+            noun = self._table_noun(self._catalog.table(table))
             if self.is_bridge(table):
                 # Its own name ("has pet") is for the two sides; its rows are pairs of them.
-                ends = "-".join(link.noun.one for link in self.links_from(table))
-                self._nouns[table] = Noun(f"{ends} pair", f"{ends} pairs")
+                ends = "-".join(self._key_noun(key).one for key in self._roles.sound_keys if key[0] == table)
+                noun = Noun(f"{ends} pair", f"{ends} pairs")
+            self._nouns[table] = noun
         return self._nouns[table]
 
     def _table_noun(self, table: Table) -> Noun:
@@ -175,22 +176,21 @@ class Naming:
     @cached_property
     def links(self) -> tuple[Link, ...]:
         """The keys to follow from a row to exactly one other."""
-        found = []
-        for table, columns, referred, referred_columns in self._roles.sound_keys:
-            noun = self.noun(referred)
-            siblings = [key for key in self._roles.sound_keys if key[0] == table and key[2] == referred]
-            if len(siblings) > 1 or table == referred:
-                words = [
-                    word for word in phrase(columns[0]).split() if word.lower() not in ("id", "code", "key", "number")
-                ]
-                said = " ".join(words).lower()
-                if said and said not in (noun.one.lower(), noun.many.lower()):
-                    if words[-1].endswith("ed"):
-                        said = f"{said} {noun.one}"
-                    role = _noun(said)
-                    noun = replace(role, person=role.person or noun.person)
-            found.append(Link(table, columns, referred, referred_columns, noun))
-        return tuple(found)
+        return tuple(Link(*key, self._key_noun(key)) for key in self._roles.sound_keys)
+
+    def _key_noun(self, key: SoundKey) -> Noun:
+        """What a key leads to: the table's noun, or the role that the key's own name gives it."""
+        table, columns, referred, _ = key
+        noun = self._table_noun(self._catalog.table(referred))
+        siblings = [other for other in self._roles.sound_keys if other[0] == table and other[2] == referred]
+        if len(siblings) < 2 and table != referred:
+            return noun
+        words = [word for word in phrase(columns[0]).split() if word.lower() not in ("id", "code", "key", "number")]
+        said = " ".join(words).lower()
+        if not said or said in (noun.one.lower(), noun.many.lower()):
+            return noun
+        role = _noun(f"{said} {noun.one}" if words[-1].endswith("ed") else said)
+        return replace(role, person=role.person or noun.person)
 
     def links_from(self, table: str) -> list[Link]:
         """The keys of a table."""
@@ -227,10 +227,11 @@ class Naming:
 
     def is_bridge(self, table: str) -> bool:
         """Whether a table only ties two others together: two keys, and nothing else that could be asked for."""
-        links = self.links_from(table)
-        if len(links) != 2:
+        # Not from links: these carry nouns, and a bridge's noun asks whether it is one.
+        keys = [key for key in self._roles.sound_keys if key[0] == table]
+        if len(keys) != 2:
             return False
-        tied = {column for link in links for column in link.columns}
+        tied = {column for key in keys for column in key[1]}
         return all(
             column.name in tied or self._roles.of(table, column.name).role in ("key", "empty")
             for column in self._catalog.table(table).columns

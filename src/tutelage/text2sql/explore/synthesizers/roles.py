@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tutelage.text2sql.database.catalog import Catalog, Column, Table, Value
 from tutelage.text2sql.database.executor import Result
@@ -24,6 +24,9 @@ Role = Literal[
     "code",  # a number or a text to be shown only: telephone, zip code, e-mail address
     "empty",
 ]
+
+# Table, columns, referred table, referred columns.
+SoundKey: TypeAlias = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
 # A column with more distinct values than this is known by this many of them.
 MAX_VALUES = 1000
@@ -249,7 +252,7 @@ class Roles:
         return self._profiles[key]
 
     @cached_property
-    def sound_keys(self) -> tuple[tuple[str, tuple[str, ...], str, tuple[str, ...]], ...]:
+    def sound_keys(self) -> tuple[SoundKey, ...]:
         """The foreign keys that lead from a row to exactly one row: what they refer to is there, and unique."""
         sound = []
         for key in self._catalog.foreign_keys:
