@@ -304,3 +304,18 @@ def test_what_was_found_before_trouble_can_be_used(
     assert read_pairs(out) and not (out / "manifest.json").exists()
     explore(settings_of(shop), store=Store(tmp_path), out=out, say=quiet)
     assert digest(out) == digest(explored)
+
+
+def test_many_tables(tmp_path: Path) -> None:
+    path = tmp_path / "many.sqlite"
+    connection = sqlite3.connect(path)
+    for t in range(600):
+        parent = f", p INTEGER REFERENCES box{(t - 1) // 2}" if t else ", p INTEGER"
+        connection.execute(f"CREATE TABLE box{t} (id INTEGER PRIMARY KEY{parent}, color TEXT, size INTEGER)")
+        connection.executemany(
+            f"INSERT INTO box{t} VALUES (?, ?, ?, ?)", [(i, i % 5, "rgb"[i % 3], i) for i in range(9)]
+        )
+    connection.commit()
+    connection.close()
+    out = explore(settings_of(path, walks=3, max_level=2), store=Store(tmp_path), out=tmp_path / "out", say=quiet)
+    assert {pair.level for pair in read_pairs(out)} == {1, 2}
