@@ -309,17 +309,29 @@ class Scorer:
         return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])
 
     def _predicted(self, needs: Sequence[Needs], themselves: bool) -> Iterator[Mapping[tuple[Path, str], Result]]:
-        """The results of each item's predicted queries, run ahead by the pool and forgotten item by item."""
-        known = [set(need.predicted) if themselves else set(need.gold) & set(need.predicted) for need in needs]
+        """The results of each item's predicted queries, run ahead by the pool and forgotten item by item.
+
+        A prediction with the gold's own words need not run, nor one that the item before has, too: questions come in
+        pairs that ask the same.
+        """
+        golds = [set(need.predicted) if themselves else set(need.gold) & set(need.predicted) for need in needs]
+        before = [set[tuple[Path, str]](), *(set(need.predicted) for need in needs[:-1])]
         stream = self._executor.map(
             Query(*query)
-            for need, gold in zip(needs, known, strict=True)
+            for need, gold, last in zip(needs, golds, before, strict=True)
             for query in need.predicted
-            if query not in gold
+            if query not in gold and query not in last
         )
-        for need, gold in zip(needs, known, strict=True):
-            # A prediction with the gold's own words need not run.
-            yield {query: self._golds.result(*query) if query in gold else next(stream) for query in need.predicted}
+        found: dict[tuple[Path, str], Result] = {}
+        for need, gold in zip(needs, golds, strict=True):
+            last_found = found
+            found = {}
+            for query in need.predicted:
+                if query in gold:
+                    found[query] = self._golds.result(*query)
+                else:
+                    found[query] = last_found[query] if query in last_found else next(stream)
+            yield found
 
 
 def versions() -> dict[str, str]:
