@@ -208,6 +208,7 @@ def quiet() -> None:
         ".*does not have many workers",
         "`weights_only`",
         "Checkpoint directory",
+        "It is recommended to use",
     ):
         warnings.filterwarnings("ignore", message=message)
 

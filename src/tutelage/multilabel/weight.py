@@ -51,6 +51,7 @@ class Weight(nn.Module):
                 sums = torch.stack([task_loss.detach().float(), method_loss.detach().float()])
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
                     torch.distributed.all_reduce(sums)
+                    sums /= torch.distributed.get_world_size()  # as one process would have it
                 # Written without branching on a tensor, so that a GPU is never waited for.
                 open_ = (self.steps < self.calibration_steps).to(sums.dtype)
                 self.task_sum += open_ * sums[0]
