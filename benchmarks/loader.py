@@ -6,7 +6,8 @@ The plain pipeline is what most training scripts do: `Image.open(...).convert("R
 images, ToTensor, Normalize, the default collate. Ours hands out uint8, since each network normalises for itself on
 its device; so that the comparison is fair, a second row normalises our batches too, in the training process. Same
 files, cores, workers and batch size; rounds are interleaved, each ratio is of neighbours in a round, and medians are
-reported. Decoding by itself is measured in one thread. Writes benchmarks/results/loader.{json,md}.
+reported. On a machine that has other work, --cpu-time counts seconds of CPU in one process instead of wall clock.
+Decoding by itself is measured in one thread. Writes benchmarks/results/loader.{json,md}.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
 from tutelage.multilabel.data.transforms import Augment
 
 RESULTS = Path(__file__).parent / "results"
-RESOLUTION, BATCH_SIZE, WORKERS, ROUNDS = 224, 64, 2, 5
+RESOLUTION, BATCH_SIZE = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TARGET = 1.3
 
@@ -77,19 +78,19 @@ def plain_transform(recipe: str) -> Callable[[Image.Image], Tensor]:
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def images_a_second(batches: Iterable[Any], *, normalise: bool = False) -> float:
+def images_a_second(batches: Iterable[Any], clock: Callable[[], float], *, normalise: bool = False) -> float:
     mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (MEAN, STD))
-    start, count = time.perf_counter(), 0
+    start, count = clock(), 0
     for batch in batches:
         images = batch[0]
         if normalise:
             images = images.float().sub_(mean).div_(std)
         count += len(images)
-    return count / (time.perf_counter() - start)
+    return count / (clock() - start)
 
 
-def measure_recipe(recipe: str, source: Coco, root: Path) -> dict[str, Any]:
-    augment = RECIPES[recipe]
+def measure_recipe(recipe: str, source: Coco, root: Path, rounds: int, *, cpu_time: bool) -> dict[str, Any]:
+    augment, workers = RECIPES[recipe], 0 if cpu_time else 2
     split = source.split("train")
     files = [root / "train2017" / f"{int(sample):012}.jpg" for sample in split.ids]
     plain = DataLoader(
@@ -97,35 +98,36 @@ def measure_recipe(recipe: str, source: Coco, root: Path) -> dict[str, Any]:
         batch_size=BATCH_SIZE,
         shuffle=True,
         drop_last=True,
-        num_workers=WORKERS,
+        num_workers=workers,
     )
 
     def ours(cache: str) -> Any:
-        loading = Loading(resolution=RESOLUTION, batch_size=BATCH_SIZE, workers=WORKERS, cache=cache)
+        loading = Loading(resolution=RESOLUTION, batch_size=BATCH_SIZE, workers=workers, cache=cache)
         return MultilabelDataModule(source, augment=augment, loading=loading, seed=0).train_dataloader()
 
     decoded, cached = ours("none"), ours("memory")
+    clock = time.process_time if cpu_time else time.perf_counter
     runs: dict[str, Callable[[], float]] = {
-        "plain": lambda: images_a_second(plain),
-        "ours": lambda: images_a_second(decoded),
-        "ours, normalised": lambda: images_a_second(decoded, normalise=True),
-        "ours, cache=memory": lambda: images_a_second(cached),
-        "ours, cache=memory, normalised": lambda: images_a_second(cached, normalise=True),
+        "plain": lambda: images_a_second(plain, clock),
+        "ours": lambda: images_a_second(decoded, clock),
+        "ours, normalised": lambda: images_a_second(decoded, clock, normalise=True),
+        "ours, cache=memory": lambda: images_a_second(cached, clock),
+        "ours, cache=memory, normalised": lambda: images_a_second(cached, clock, normalise=True),
     }
-    rounds = [{name: run() for name, run in runs.items()} for _ in range(ROUNDS + 1)][1:]  # the first warms up
+    measured = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)][1:]  # the first warms up
     return {
         name: {
-            "images_per_s": round(median(r[name] for r in rounds)),
-            "ratio": round(median(r[name] / r["plain"] for r in rounds), 2),
-            "ratios": [round(r[name] / r["plain"], 2) for r in rounds],
+            "images_per_s": round(median(r[name] for r in measured)),
+            "ratio": round(median(r[name] / r["plain"] for r in measured), 2),
+            "ratios": [round(r[name] / r["plain"], 2) for r in measured],
         }
         for name in runs
     }
 
 
-def measure_decoding(root: Path) -> dict[str, float]:
+def measure_decoding(root: Path, rounds: int) -> dict[str, float]:
     """Milliseconds a picture, in one thread, from bytes to uint8 pixels at the full size."""
-    contents = [path.read_bytes() for path in sorted((root / "val2017").glob("*.jpg"))[:300]]
+    contents = [path.read_bytes() for path in sorted((root / "val2017").glob("*.jpg"))[:100]]
 
     def torchvision_io(content: bytes) -> Tensor:
         return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB, True)
@@ -139,12 +141,12 @@ def measure_decoding(root: Path) -> dict[str, float]:
         return torch.from_numpy(np.array(picture.convert("RGB")))
 
     found: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for decode in (torchvision_io, pil, pil_draft):
-            start = time.perf_counter()
+            start = time.process_time()
             for content in contents:
                 decode(content)
-            found.setdefault(decode.__name__, []).append((time.perf_counter() - start) / len(contents) * 1e3)
+            found.setdefault(decode.__name__, []).append((time.process_time() - start) / len(contents) * 1e3)
     return {name: round(median(times), 3) for name, times in found.items()}
 
 
@@ -152,9 +154,9 @@ def report(results: dict[str, Any]) -> str:
     lines = [
         "# Loader alone",
         "",
-        f"{results['images']} pictures of coco_mini at {RESOLUTION}, {WORKERS} workers, batch {BATCH_SIZE}; "
+        f"{results['images']} pictures of coco_mini at {RESOLUTION}, {results['measured']}, batch {BATCH_SIZE}; "
         f"{results['machine']}, load {results['load']:.1f} before the start. "
-        f"Medians of {ROUNDS} interleaved rounds; target {TARGET} × plain.",
+        f"Medians of {results['rounds']} interleaved rounds; target {TARGET} × plain.",
     ]
     for recipe, rows in results["recipes"].items():
         lines += ["", f"## {recipe}", "", "| pipeline | images/s | × plain |", "|---|---|---|"]
@@ -167,18 +169,26 @@ def report(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("TUTELAGE_DATA", "../shared/data")))
+    parser.add_argument("--share", type=float, default=0.9, help="share of the 2,312 training pictures to load")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="one process, seconds of CPU: for a busy machine")
     parser.add_argument("--machine", default=f"{os.cpu_count()}-core {platform.machine()}, no GPU")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     root = arguments.data_root / "coco_mini"
-    source = Coco(root=root)
+    source = Coco(root=root, val_fraction=1 - arguments.share)
     results = {
         "machine": arguments.machine,
         "load": os.getloadavg()[0],
+        "rounds": arguments.rounds,
+        "measured": "one process, seconds of CPU" if arguments.cpu_time else "2 workers, seconds of wall clock",
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": Image.__version__},
         "images": len(source.split("train").ids),
-        "recipes": {recipe: measure_recipe(recipe, source, root) for recipe in RECIPES},
-        "decoding_ms": measure_decoding(root),
+        "recipes": {
+            recipe: measure_recipe(recipe, source, root, arguments.rounds, cpu_time=arguments.cpu_time)
+            for recipe in RECIPES
+        },
+        "decoding_ms": measure_decoding(root, arguments.rounds),
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "loader.json").write_text(json.dumps(results, indent=2) + "\n")
