@@ -154,7 +154,7 @@ def report(results: dict[str, Any]) -> str:
         f"{results['questions']} questions about the embedded flights database, prompts of {prompts['least']} to "
         f"{prompts['most']} tokens, at most {results['new_tokens']} new ones, greedy; {results['model']} "
         f"({results['parameters'] / 1e6:.0f} M parameters, {results['dtype']}); {results['machine']}, "
-        f"{results['threads']} threads. Medians of {results['rounds']} interleaved "
+        f"threads: {results['threads']}. Medians of {results['rounds']} interleaved "
         f"rounds, by {results['clock']}.",
         "",
         "| way | answers/s | × plain |",
