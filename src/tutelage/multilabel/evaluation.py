@@ -39,7 +39,7 @@ class Scoring(LightningModule):
         self.split = datamodule.source.split("test")
         self.scores = MultilabelScores(num_labels=network.shows.num_labels)
         self.localisation = Localisation(num_labels=network.shows.num_labels)
-        self.has_boxes = len(self.split.ids) > 0 and self.split.boxes(0) is not None
+        self.has_boxes = any(self.split.boxes(index) is not None for index in range(len(self.split.ids)))
         self.reads: frozenset[Field] = frozenset({"cams_BKHW"}) if self.has_boxes else frozenset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
