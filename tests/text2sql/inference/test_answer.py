@@ -172,9 +172,7 @@ def test_what_the_schema_filter_left_out_is_reported(source, executor, tokenizer
         len(e.prompt_ids) for e in answerer(source, executor, GREEDY).check(tokenizer, QUESTIONS, context=None)
     )
     tight = answerer(source, executor, GREEDY, max_tokens=longest - 1)
-    with pytest.warns(
-        UserWarning, match=rf"1 of 2 prompts exceed prompt\.max_tokens={longest - 1}: 1 columns"
-    ):
+    with pytest.warns(UserWarning, match=rf"1 of 2 prompts exceed prompt\.max_tokens={longest - 1}: 1 columns"):
         tight.check(tokenizer, QUESTIONS, context=None)
     (answer,) = tight.answer(Scripted({"q/1": ["SELECT 1"]}), tokenizer, QUESTIONS[1:])
     assert answer.dropped == ("item.price",)
