@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from tutelage.core.results import print_table, read_metrics
 
-COLUMNS = ("test/mAP", "test/mAP_low", "test/mAP_high", "test/CF1", "test/OF1", "student/parameters", "time/train_s")
+COLUMNS = ("val/best", "test/mAP", "test/mAP_low", "test/mAP_high", "test/CF1", "test/OF1", "student/parameters")
 
 
 def main(runs: Path) -> None:
