@@ -84,5 +84,6 @@ def test_launchers_compose(launcher: str, compose_config: Callable[..., DictConf
 def test_a_value_of_the_wrong_type_is_refused_before_anything_is_built(
     compose_config: Callable[..., DictConfig],
 ) -> None:
+    cfg = compose_config("method.logit_weight=much")
     with pytest.raises(ConfigError, match=r"method\.logit_weight: 'much'"):
-        build.check(compose_config("method.logit_weight=much"))
+        build.check(cfg, shared=build.locate(cfg.task, where="task").shared)  # type: ignore[attr-defined]

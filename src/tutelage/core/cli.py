@@ -228,7 +228,9 @@ def _check_task(cfg: DictConfig) -> None:
 
 def _tasks_of(path: Path) -> set[str]:
     """The tasks that a choice is made for, read off the targets it names; empty where any task can use it."""
-    found = re.findall(r"tutelage\.(\w+)\.", path.read_text())
+    text = path.read_text()
+    parts = [path.parent / "parts" / f"{name}.yaml" for name in re.findall(r"parts/(\w+)", text)]
+    found = re.findall(r"tutelage\.(\w+)\.", "\n".join([text, *(part.read_text() for part in parts)]))
     return {name for name in found if (CONF / "task" / f"{name}.yaml").exists()}
 
 
@@ -267,7 +269,8 @@ def _explain_one(config_name: str, good: list[str], override: str, cause: Except
 def _did_you_mean(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:  # the right last part under another parent: epochs → trainer.max_epochs
-        lasts = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+        by_depth = sorted(known, key=lambda key: -key.count("."))  # of two with one last part, the shallower stays
+        lasts = {key.rsplit(".", 1)[-1]: key for key in by_depth}
         near = [lasts[last] for last in difflib.get_close_matches(word.rsplit(".", 1)[-1], lasts, n=1, cutoff=0.7)]
     return f"did you mean {near[0]}? " if near else ""
 

@@ -261,6 +261,6 @@ with Executor(workers=2, limits=Limits()) as executor:
 
 def _workers() -> set[int]:
     """Process ids of this process's workers, those of other fixtures too."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     processes = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
     return {int(pid) for pid, parent, args in processes if int(parent) == os.getpid() and "database.worker" in args}
