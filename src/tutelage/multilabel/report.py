@@ -3,6 +3,7 @@
 # N images, K labels, R resolution, H W map
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from tutelage.core import results
 from tutelage.core.curves import read_curves
@@ -91,15 +93,15 @@ def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str
 def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
     """Print what a person looks for first."""
     columns, rows = summary(cfg, metrics)
-    missing = ""
+    warning = ""
     selection = source.notes.get("selection")
     if selection == "test":
-        missing = "\nSelected on the test split, as much published work is: not comparable with held-out selection."
+        warning = "\nSelected on the test split, as much published work is: not comparable with held-out selection."
     results.print_table(
         f"{method_name(cfg)} on {data_name(cfg)}, test split, percent",
         columns,
         rows,
-        caption=f"{folder}/report.html{missing}",
+        caption=f"{folder}/report.html{warning}",
     )
 
 
@@ -121,7 +123,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
         columns=columns,
         rows=rows,
         notes=dict(source.notes),
-        protocols={name: scoring.PROTOCOLS[name] for name in scoring.PROTOCOLS},
+        protocols=scoring.PROTOCOLS,
         curves=_svg(_draw_curves(folder)),
         classes=classes,
         without_positives=[row["label"] for row in classes if row["positives"] == "0"],
@@ -134,8 +136,6 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
 
 
 def _read_classes(folder: Path) -> list[dict[str, str]]:
-    import csv
-
     with (folder / CLASSES).open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -223,8 +223,6 @@ def overlay(image_3RR: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> str:
 
 
 def _png(image_HW3: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(image_HW3).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
