@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutelage.core.errors import ConfigError
+from tutelage.multilabel.processes import global_mean, global_sum
 
 Reduction = Literal["mean", "sum"]
 
@@ -19,7 +20,8 @@ class TaskLoss(nn.Module, ABC):
 
     Attributes:
         reduction: ``mean``, or ``sum`` over batch and labels as in L2D and ASL, where the loss, and with SGD the
-            step, grows with the batch.
+            step, grows with the batch. Both are over the batches of all processes; batches that
+            ``trainer.accumulate_grad_batches`` gathers are averaged.
     """
 
     def __init__(self, *, reduction: Reduction) -> None:
@@ -39,9 +41,9 @@ class TaskLoss(nn.Module, ABC):
         """
         counted_BK = target_BK >= 0
         loss_BK = self.each(logits_BK.float(), target_BK > 0)
-        # where, not a product: an ignored logit may be infinite.
-        total = torch.where(counted_BK, loss_BK, 0).sum()
-        return total if self.reduction == "sum" else total / counted_BK.sum().clamp(min=1)
+        if self.reduction == "mean":
+            return global_mean(loss_BK, counted_BK)
+        return global_sum(torch.where(counted_BK, loss_BK, 0))
 
 
 class Bce(TaskLoss):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.methods.cam_kd import CamKD, on_common_grid, split_mse
-from tutelage.multilabel.methods.method import global_mean
 from tutelage.multilabel.networks.output import NetOutput
 
 SETTINGS = [
@@ -145,11 +144,6 @@ def test_the_coarser_grid_is_common() -> None:
     # 6 → 3 rows: each is the mean of two
     assert torch.allclose(fine, cams(2, H=6, W=4).unflatten(2, (3, 2)).mean(3).flatten(2))
     assert on_common_grid(cams(1), cams(2), grid=2)[0].shape == (4, 5, 4)
-
-
-def test_global_mean_of_nothing_is_zero() -> None:
-    assert global_mean(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0
-    assert global_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item() == 1
 
 
 def test_combinations_without_meaning_are_refused() -> None:

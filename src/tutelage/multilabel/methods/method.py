@@ -4,7 +4,6 @@
 
 from typing import ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from tutelage.multilabel.networks.output import Field, NetOutput
@@ -44,16 +43,3 @@ class Method(nn.Module):
             target_BK: 1 present, 0 absent, −1 ignored.
         """
         raise AssertionError(f"{type(self).__name__} has no losses")
-
-
-def global_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the masked values of all processes' batches; 0 where there is none.
-
-    Each process divides by the mean count of all, so that averaging the gradients over processes gives the
-    gradient of the mean over the global batch, however the mask's entries are spread.
-    """
-    count = mask.sum().to(torch.float32)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        count = count / torch.distributed.get_world_size()
-    return (values * mask).sum() / count.clamp(min=torch.finfo(torch.float32).tiny)

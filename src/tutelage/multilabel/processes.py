@@ -1,0 +1,31 @@
+"""Sums and means over the batches of all processes, whose gradients are then averaged."""
+
+import torch
+from torch import Tensor, distributed
+
+
+def global_sum(values: Tensor) -> Tensor:
+    """Sum such that averaging the gradients over processes gives the gradient of the sum over the global batch."""
+    return values.sum() * _world_size()
+
+
+def global_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the masked values of all processes' batches; 0 where there is none.
+
+    Each process divides by the mean count of all, so that averaging the gradients over processes gives the
+    gradient of the mean over the global batch, however the mask's entries are spread.
+
+    Args:
+        values: Any shape.
+        mask: Of the same shape: weights, or which values count.
+    """
+    count = mask.sum().to(torch.float32)
+    if _world_size() > 1:
+        distributed.all_reduce(count)
+        count = count / _world_size()
+    # where, not a product: a value that does not count may be infinite.
+    return torch.where(mask > 0, values * mask, 0).sum() / count.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _world_size() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
