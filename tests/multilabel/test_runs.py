@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.results import read_metrics
 from tutelage.core.run import evaluate, open_task, train
+from tutelage.multilabel.task import label_shares
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -122,6 +123,22 @@ def test_a_run_leaves_what_was_promised(
 def test_a_student_alone_needs_no_teacher(compose_config: Compose, tmp_path: Path) -> None:
     metrics = train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
     assert not (tmp_path / "store").exists() and not any(name.startswith("teacher/") for name in metrics)
+
+
+def test_a_new_student_starts_at_the_labels_shares(compose_config: Compose, tmp_path: Path) -> None:
+    targets_NK = np.array([[1, 0, -1], [1, 0, 1], [0, 0, 1], [0, 0, -1]], dtype=np.int8)
+    torch.testing.assert_close(label_shares(targets_NK), torch.tensor([0.5, 0.1, 2.5 / 3]).double())
+
+    task = open_task(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
+    student = task.module(task.datamodule()).student
+    shares_K = label_shares(task.source.split("train").targets_NK)
+    torch.testing.assert_close(student.head.classifier.bias.sigmoid(), shares_K.float())
+    with torch.no_grad():
+        student.head.classifier.bias.fill_(7.0)
+    torch.save(student.state_dict(), tmp_path / "trained.pth")
+    trained = compose_config(*SMALL, "method=supervised", f"model.student.checkpoint={tmp_path / 'trained.pth'}")
+    task = open_task(trained, folder=tmp_path / "run")
+    assert (task.module(task.datamodule()).student.head.classifier.bias == 7).all()
 
 
 def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_path: Path) -> None:

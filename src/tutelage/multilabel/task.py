@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from tutelage.core import results
 from tutelage.core.build import build, split
@@ -23,7 +26,7 @@ from tutelage.core.task import Metrics, Task
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import report, teacher
 from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
-from tutelage.multilabel.data.source import Source
+from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, scored
 from tutelage.multilabel.methods.method import Method
 from tutelage.multilabel.module import Distillation
@@ -83,8 +86,11 @@ class MultilabelTask(Task):
         return MultilabelDataModule(self.source, augment=augment, loading=self.loading, seed=self.cfg.seed)
 
     def module(self, datamodule: LightningDataModule) -> Distillation:
+        student = self._network("student")
+        if self.pair.student.checkpoint is None:
+            student.start_at(label_shares(self.source.split("train").targets_NK))
         return Distillation(
-            self._network("student"),
+            student,
             task_loss=build(self.cfg.loss, where="loss"),
             method=self.method,
             weight=Weight(self.weighting),
@@ -176,6 +182,12 @@ class MultilabelTask(Task):
 def _optim(node: DictConfig) -> Optim:
     optim: Optim = build(node, where="optim")
     return optim
+
+
+def label_shares(targets_NK: NDArray[np.int8]) -> Tensor:
+    """Return the share of pictures that each label is in, of those where it is known; never 0 or 1."""
+    present_K, known_K = (targets_NK == PRESENT).sum(axis=0), (targets_NK != IGNORED).sum(axis=0)
+    return torch.from_numpy((present_K + 0.5) / (known_K + 1))
 
 
 def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:

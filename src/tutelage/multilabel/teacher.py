@@ -20,6 +20,8 @@ from tutelage.multilabel.networks.output import Field, NetOutput
 # One teacher serves every seed of its students, as in the published comparisons.
 SEED = 0
 
+_VERSION = 2  # of what the same settings train: a change makes teachers of old stand beside new ones
+
 
 class Teacher:
     """A frozen network in eval mode that is no part of any module tree.
@@ -85,6 +87,7 @@ def what_makes_a_teacher(own: DictConfig, *, fingerprint: str) -> dict[str, Any]
     unimportant |= {"accelerator", "devices", "num_nodes", "strategy"}  # equal to rounding, which the tests hold
     loading = {key: plain["data"][key] for key in ("resolution", "batch_size")}
     return {
+        "version": _VERSION,
         "network": plain["model"]["student"],
         **{key: plain[key] for key in ("head", "loss", "optim", "augment", "seed")},
         "trainer": {key: value for key, value in plain["trainer"].items() if key not in unimportant},

@@ -91,6 +91,20 @@ def test_half_precision_agrees(head: Head) -> None:
     torch.testing.assert_close(half.cams_BKHW.float(), shown.cams_BKHW, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("head", heads(), ids=lambda head: type(head).__name__)
+def test_the_bias_is_added_at_last(head: Head) -> None:
+    bias_K = head.bias()
+    assert (bias_K is None) == isinstance(head, Csra)
+    if bias_K is not None:
+        before = head(features(), reads=READS)
+        shift_K = torch.arange(LABELS) / 2
+        with torch.no_grad():
+            bias_K += shift_K
+        after = head(features(), reads=READS)
+        torch.testing.assert_close(after.logits_BK, before.logits_BK + shift_K)
+        torch.testing.assert_close(after.cams_BKHW, before.cams_BKHW)
+
+
 def test_linear_by_hand() -> None:
     head = Linear(widths=Widths(2, 2), num_labels=1)
     with torch.no_grad():

@@ -59,6 +59,19 @@ def look(network: Network, pixels: Tensor, reads: frozenset[Field] = frozenset()
     return shown
 
 
+def test_a_new_head_starts_at_the_labels_shares() -> None:
+    share_K = torch.linspace(0.01, 0.6, LABELS)
+    network = make()
+    with torch.no_grad():
+        network.head.classifier.weight.zero_()
+    network.start_at(share_K)
+    torch.testing.assert_close(look(network, images()).logits_BK.sigmoid(), share_K.expand(2, -1))
+    without_bias = make(head={"_target_": "tutelage.multilabel.networks.heads.Csra", "heads": 1, "weight": 0.1})
+    before = look(without_bias, images()).logits_BK
+    without_bias.start_at(share_K)
+    assert torch.equal(look(without_bias, images()).logits_BK, before)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_are_laid_out_alike(name: str) -> None:
     grid, embedding_dim, exact = FAMILIES[name]

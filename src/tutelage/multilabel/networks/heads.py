@@ -53,6 +53,10 @@ class Head(nn.Module, ABC):
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
         """Fill the logits, and those of the maps and label embeddings that are read."""
 
+    @abstractmethod
+    def bias(self) -> nn.Parameter | None:
+        """Return what is added to the logits [K] at last; None where nothing is."""
+
 
 class Linear(Head):
     """Global average pooling and a linear layer.
@@ -74,6 +78,9 @@ class Linear(Head):
             return NetOutput(logits_BK)
         return NetOutput(logits_BK, cams_BKHW=linear_cam(features.located(), self.classifier.weight))
 
+    def bias(self) -> nn.Parameter:
+        return self.classifier.bias
+
 
 class Gmp(Head):
     """A score for each location, and the best location's is the logit.
@@ -90,6 +97,9 @@ class Gmp(Head):
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
         cams_BKHW = linear_cam(features.located(), self.classifier.weight)
         return _shown(cams_BKHW.amax((2, 3)) + self.classifier.bias, cams_BKHW, reads)
+
+    def bias(self) -> nn.Parameter:
+        return self.classifier.bias
 
 
 class Lse(Head):
@@ -113,6 +123,9 @@ class Lse(Head):
         scores_BKN = cams_BKHW.flatten(2)
         pooled_BK = (torch.logsumexp(scores_BKN * self.sharpness, 2) - math.log(scores_BKN.shape[2])) / self.sharpness
         return _shown(pooled_BK + self.classifier.bias, cams_BKHW, reads)
+
+    def bias(self) -> nn.Parameter:
+        return self.classifier.bias
 
 
 class Csra(Head):
@@ -161,6 +174,9 @@ class Csra(Head):
             shares_BKN = shares_BKN + scores_BKN * (1 + self.weight * height * width * attention_BKN)
         return _shown(shares_BKN.mean(2), shares_BKN.reshape(maps), reads)
 
+    def bias(self) -> None:
+        return None
+
 
 class Mlp(Head):
     """The network's own pooling and a layer of hidden units.
@@ -183,6 +199,9 @@ class Mlp(Head):
         located_BHWC = features.located().permute(0, 2, 3, 1)
         hidden_BCHW = functional.gelu(self.hidden(located_BHWC)).permute(0, 3, 1, 2)
         return NetOutput(logits_BK, cams_BKHW=linear_cam(hidden_BCHW, self.classifier.weight))
+
+    def bias(self) -> nn.Parameter:
+        return self.classifier.bias
 
 
 class MlDecoder(Head):
@@ -272,6 +291,9 @@ class MlDecoder(Head):
         if "label_embeddings_BKD" in reads and self.label_embedding_dim is not None:
             output.label_embeddings_BKD = decoded_BGD
         return output
+
+    def bias(self) -> nn.Parameter:
+        return self.bias_K
 
 
 def _shown(logits_BK: Tensor, cams_BKHW: Tensor, reads: frozenset[Field]) -> NetOutput:

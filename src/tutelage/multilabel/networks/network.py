@@ -152,6 +152,18 @@ class Network(nn.Module):
         pixels_BCHW = (pixels_BCHW - self.mean_C11) / self.std_C11
         return pixels_BCHW.contiguous(memory_format=self.memory_format)
 
+    def start_at(self, share_K: Tensor) -> None:
+        """Let the logits of a new head start at each label's share of the training pictures, in (0, 1).
+
+        Most labels are rare. From a bias of 0 the first steps go into pushing all of them down, which a head can only
+        do by weights against whatever features are common, and its maps then shun objects (Lin et al., ICCV 2017, §4.1
+        start at one share for all). A head without a bias stays as it is.
+        """
+        bias_K = self.head.bias()
+        if bias_K is not None:
+            with torch.no_grad():
+                bias_K.copy_(torch.logit(share_K))
+
     def head_parameter_names(self) -> frozenset[str]:
         """Return the names, in this module, of the parameters that a head learning rate is for."""
         return frozenset(f"head.{name}" for name, _ in self.head.named_parameters())
