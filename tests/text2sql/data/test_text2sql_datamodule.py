@@ -104,6 +104,14 @@ def test_overlong_samples_are_reported_and_never_cut(tmp_path: Path) -> None:
             assert (target != IGNORED).sum() == 1 + (i - 1) % 3  # all of its answer
 
 
+def test_fewer_rows_than_a_batch_make_one_step(tmp_path: Path) -> None:
+    loading = Loading(max_length=20, batch_size=40, packing=False, val_size=8)
+    with pytest.warns(UserWarning, match=r"fill 10 rows of 20 tokens.*a step takes 10"):
+        loader = datamodule(tmp_path, stages=[examples(10)], loading=loading).train_dataloader()
+    (batch,) = loader
+    assert len(batch.input_ids_BT) == 10
+
+
 def test_nothing_fits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the 40 training samples fits 3 tokens.*at least 4"):
         datamodule(tmp_path, loading=Loading(max_length=3, batch_size=1, val_size=1)).train_dataloader()

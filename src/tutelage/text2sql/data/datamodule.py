@@ -27,7 +27,8 @@ class Loading:
 
     Attributes:
         max_length: Tokens of a row, and the longest sample (question and answer); longer ones are reported.
-        batch_size: Rows of one step over all processes; packed, a row holds as many samples as fit it.
+        batch_size: Rows of one step over all processes; packed, a row holds as many samples as fit it. Where there
+            are fewer rows than that in all, a step takes all of them.
         packing: Whether to fill rows with several samples; otherwise a row is one sample, padded.
         workers: Loader processes of each training process; 0 loads in the process itself.
         val_size: How many validation questions, at most, pick the checkpoint; the same ones each time.
@@ -216,7 +217,7 @@ class Text2SqlDataModule(LightningDataModule):
         batches = RowBatches(
             stages,
             answers=answers,
-            batch_size=self.loading.batch_size,
+            batch_size=self._batch_size(len(rows), world_size=world_size),
             accumulate=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
             seed=self.seed,
             rank=rank,
@@ -247,6 +248,19 @@ class Text2SqlDataModule(LightningDataModule):
                 f"and are left out (the longest has {max(overlong.values())} tokens; all in {path})",
                 stacklevel=2,
             )
+
+    def _batch_size(self, num_rows: int, *, world_size: int) -> int:
+        """Say how many rows a step takes: a small database must not need another setting to be learned at all."""
+        size = self.loading.batch_size
+        most = num_rows // world_size * world_size
+        if not 0 < most < size:
+            return size
+        warnings.warn(
+            f"the training samples fill {num_rows} rows of {self.loading.max_length} tokens, fewer than "
+            f"data.batch_size={size}: a step takes {most}; for more steps an epoch lower data.batch_size",
+            stacklevel=2,
+        )
+        return most
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
