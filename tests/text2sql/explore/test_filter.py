@@ -76,6 +76,17 @@ def test_a_good_pair_is_accepted_with_what_it_uses(judge: Check) -> None:
             "SELECT country FROM singer GROUP BY country ORDER BY COUNT(*) DESC LIMIT 1",
         ),
         (
+            "limit_keeps_all",  # there are two
+            "Who are the three oldest singers from Peru? Give their names.",
+            "SELECT name FROM singer WHERE country = 'Peru' ORDER BY age DESC LIMIT 3",
+        ),
+        (
+            "limit_keeps_all",  # nothing is cut off: "the two oldest singers from Peru" are all of them
+            "What is the average age of the two oldest singers from Peru?",
+            "WITH chosen AS (SELECT age FROM singer WHERE country = 'Peru' ORDER BY age DESC LIMIT 2) "
+            "SELECT AVG(age) FROM chosen",
+        ),
+        (
             "limit_over_ties",  # inside a step, too: Hull, Leeds | Leeds, York
             "Take the two stadiums that come first by city: how many are they?",
             "WITH first_two AS (SELECT city FROM stadium ORDER BY city LIMIT 2) SELECT COUNT(city) FROM first_two",

@@ -1,9 +1,11 @@
 """The offline synthesizer over many walks: one operator a level, sound SQL, the same again."""
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlglot
@@ -15,6 +17,7 @@ from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import OPERATORS, Candidate, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.offline import Offline
+from tutelage.text2sql.explore.synthesizers.offline_tree import Ref, from_json
 
 KNOWLEDGE = Knowledge((), (), ())
 LEVELS = 6
@@ -69,6 +72,62 @@ def test_each_level_adds_one_operator(grown: Grown) -> None:
 def test_every_operator_comes(grown: Grown) -> None:
     counts = Counter(operator for candidate, _, _ in grown for operator in candidate.operators)
     assert set(counts) == set(OPERATORS), set(OPERATORS) - set(counts)
+
+
+def test_no_group_has_one_row_only(grown: Grown, door: tuple) -> None:
+    _, execute = door
+    counted = 0
+    for candidate, _, _ in grown:
+        query = from_json(dict(candidate.state))
+        if query.grouped:
+            tree = sqlglot.parse_one(candidate.sql, dialect="sqlite")
+            select = next(part for part in tree.find_all(exp.Select) if part.args.get("group"))
+            select.set("having", None)
+            counts = select.select(exp.Count(this=exp.Star()), append=False)
+            for clause in ("order", "limit", "with_"):
+                counts.set(clause, None)
+            assert max(row[0] for row in execute(counts.sql(dialect="sqlite")).rows) > 1, candidate.sql
+            counted += 1
+    assert counted > 50
+
+
+def test_the_largest_are_not_sought_among_the_large(grown: Grown) -> None:
+    limited = [query for candidate, _, _ in grown if (query := from_json(dict(candidate.state))).limit is not None]
+    sought = [query for query in limited if query.order and isinstance(query.order.by, Ref)]
+    assert len(sought) > 20
+    for query in sought:
+        assert query.order and query.order.by not in {getattr(part, "ref", None) for part in query.where}
+
+
+def test_the_key_of_a_join_is_no_condition(tmp_path: Path) -> None:
+    path = tmp_path / "languages.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT, continent TEXT);"
+            "CREATE TABLE language (language TEXT, country_code TEXT REFERENCES country(code), share REAL);"
+        )
+        rows = [(f"C{n}", f"Land{n}", "AB"[n % 2]) for n in range(9)]
+        connection.executemany("INSERT INTO country VALUES (?, ?, ?)", rows)
+        spoken = [(f"Tongue{n % 7}", f"C{n % 5}", 2.5 * n) for n in range(30)]
+        connection.executemany("INSERT INTO language VALUES (?, ?, ?)", spoken)
+    connection.close()
+    asked = joined = 0
+    with opened(path) as (catalog, execute):
+        synthesizer = Offline(width=4, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+        for walk in walks(catalog, 40):
+            level = [pair_of(candidate, f"{walk.id}", walk) for candidate in synthesizer.begin(walk)]
+            for depth in range(2):
+                children = [child for pair in level for child in synthesizer.extend(pair, walk)]
+                level = [pair_of(child, f"{walk.id}.{depth}.{n}", walk) for n, child in enumerate(children[:12])]
+                for child in children:
+                    conditioned = "country_code = '" in child.sql or "country_code IN ('" in child.sql
+                    query = from_json(dict(child.state))
+                    # "Countries that have a language whose country code is …"; of languages it may be said.
+                    of_countries = query.subject != 0 or query.nodes[0].table == "country"
+                    assert not (conditioned and of_countries), child.sql
+                    asked += conditioned
+                    joined += of_countries and "country_code" in child.sql
+    assert asked > 5 and joined > 20  # "languages whose country code is …" may be asked for
 
 
 def test_all_sql_runs(grown: Grown, door: tuple) -> None:

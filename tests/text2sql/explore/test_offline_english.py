@@ -1,7 +1,9 @@
 """Trees said in English and written as SQL; every wording that may come is listed."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from concerts import make, opened
@@ -13,15 +15,18 @@ from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
 from tutelage.text2sql.explore.synthesizers.offline_tree import (
     AgainstAverage,
     Aggregate,
+    AtExtreme,
     Combine,
     Compare,
     Cte,
     Having,
     Linked,
     Node,
+    OneOf,
     Order,
     Query,
     Ref,
+    SameAs,
     Window,
     from_json,
     to_json,
@@ -128,10 +133,22 @@ def test_groups(voice: Voice) -> None:
         "For each country, how many singers are there?",
     } <= wordings(voice, query)
     having = Query(**{**parts(query), "having": Having(Aggregate("count"), ">=", 3)})
+    old = wordings(voice, Query(**{**parts(query), "where": (OLD,)}))
+    # "Singers with an age above 30 for each country" would look for one age a country.
+    assert "For each country, how many singers are older than 30?" in old
+    assert not any(re.search(r"30 for each country", text) for text in old)
     assert voice[2].write(having).endswith("GROUP BY country HAVING COUNT(*) >= 3")
     assert any("each country with at least 3 singers" in text for text in wordings(voice, having))
     first = Query(**{**parts(query), "order": Order(Aggregate("count"), True), "limit": 1})
     assert wordings(voice, first) == {"Which country has the most singers? Show it with the number of singers."}
+
+
+def test_a_mean_keeps_its_name(voice: Voice) -> None:
+    age = Aggregate("avg", Ref(0, "age"))
+    query = Query(SINGER, (Ref(0, "country"),), aggregates=(age,), grouped=True, order=Order(age, True))
+    said = wordings(voice, query)
+    assert any("mean age" in text for text in said)
+    assert not any("mean age" in text and "average age" in text for text in said)
 
 
 def parts(query: Query) -> dict[str, object]:
@@ -171,6 +188,133 @@ def test_nesting(voice: Voice) -> None:
     above = Query(SINGER, (Ref(0, "name"),), where=(AgainstAverage("against_average", Ref(0, "age"), True),))
     assert voice[2].write(above) == "SELECT name FROM singer WHERE age > (SELECT AVG(age) FROM singer)"
     assert "Which singers are older than the average age of all singers? Give their names." in wordings(voice, above)
+
+
+COMPARED = [
+    (AgainstAverage("against_average", Ref(0, "age"), True), "average age of all singers"),
+    (AtExtreme("at_extreme", Ref(0, "age"), True), "(highest age|the oldest) of all singers"),
+    (SameAs("same_as", Ref(0, "country"), Ref(0, "name"), "Ada"), "(country as|as that of) (singer )?'Ada'"),
+]
+
+
+@pytest.mark.parametrize(("compared", "whom"), COMPARED)
+def test_what_is_compared_with_other_rows_takes_no_more_conditions(voice: Voice, compared: object, whom: str) -> None:
+    late = Compare("compare", Ref(0, "debut_year"), ">", 2000)
+    long = Compare("compare", Ref(0, "name"), "!=", "Eve")
+    for query in (
+        Query(SINGER, (Ref(0, "name"),), where=(compared, late, long)),
+        Query(
+            SINGER, (Ref(0, "debut_year"),), where=(compared, late), order=Order(Ref(0, "debut_year"), True), limit=2
+        ),
+    ):
+        for text in wordings(voice, query):
+            # "The average age of all singers whose debut year is …" would be an average over those.
+            assert re.search(rf"{whom}($|[.?,]| and (name|whose|that) )", text), text
+            assert re.search(r"whose .*(age|country) (is|equals|of)", text), text
+
+
+def test_the_average_is_named(voice: Voice) -> None:
+    above = AgainstAverage("against_average", Ref(0, "capacity"), True)
+    said = wordings(voice, Query((Node("stadium"),), (Ref(0, "name"),), where=(above,)))
+    assert len(said) > 5 and all("the average capacity of all stadiums" in text for text in said)
+
+
+def test_several_clauses_speak_of_the_rows(voice: Voice) -> None:
+    in_leeds = Compare("compare", Ref(0, "city"), "=", "Leeds")
+    rock = (Compare("compare", Ref(0, "theme"), "=", "Rock"),)
+    none = Linked("linked", 0, ("stadium_id",), (Node("concert"),), ("stadium_id",), True, rock)
+    some = Linked("linked", 0, ("stadium_id",), (Node("concert"),), ("stadium_id",), False, ())
+    stadium = (Node("stadium"),)
+    said = wordings(voice, Query(stadium, (Ref(0, "name"),), where=(in_leeds, some)))
+    assert any("stadiums in Leeds that have at least one concert" in text for text in said)
+    said = wordings(voice, Query(stadium, (Ref(0, "name"),), where=(none, some)))
+    assert said and all(" and that have " in text for text in said)
+
+
+def test_verbs_agree_with_the_one_that_is_had(voice: Voice) -> None:
+    nodes = (
+        Node("singer_in_concert"),
+        Node("singer", 0, ("singer_id",), ("singer_id",)),
+        Node("concert", 0, ("concert_id",), ("concert_id",)),
+    )
+    married = Compare("compare", Ref(1, "is_married"), "=", "T")
+    said = wordings(voice, Query(nodes, (Ref(2, "title"),), subject=2, distinct=True, where=(married,)))
+    assert said and all(re.search("(a|at least one) singer that is married", text) for text in said)
+    some = Linked("linked", 0, ("concert_id",), nodes[:2], ("concert_id",), True, (married,))
+    said = wordings(voice, Query((Node("concert"),), (Ref(0, "title"),), where=(some,)))
+    assert {"no singer that is married", "no singers that are married", "not have any singers that are married"} == {
+        match[0] for text in said for match in [re.search("(no|not have any) singers? that (is|are) married", text)]
+        if match
+    }  # fmt: skip
+
+
+def test_a_thing_named_by_its_own_column_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "languages.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT);"
+            "CREATE TABLE country_language (language TEXT, share REAL, country_code TEXT REFERENCES country(code));"
+            "INSERT INTO country VALUES ('NO', 'Norway'), ('IT', 'Italy');"
+            "INSERT INTO country_language VALUES ('Norwegian', 95, 'NO'), ('Italian', 94, 'IT'), ('Sami', 1, 'NO');"
+        )
+    connection.close()
+    nodes = (Node("country_language"), Node("country", 0, ("country_code",), ("code",)))
+    with opened(path) as (catalog, execute):
+        roles = Roles(catalog, execute=execute)
+        voice = roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+        said = wordings(voice, Query(nodes, (Ref(1, "name"), Ref(0, "language")), subject=1))
+        # "The names of the countries and their languages" might be the names of both.
+        assert said and all(re.search("(together|along) with their languages", text) for text in said)
+        said = wordings(voice, Query(nodes, (Ref(1, "name"), Ref(0, "language"), Ref(0, "share")), subject=1))
+        assert said and all("the languages and shares of their country languages" in text for text in said)
+
+
+def test_several_values_and_places(voice: Voice) -> None:
+    either = OneOf("one_of", Ref(0, "country"), ("Peru", "Japan"))
+    said = wordings(voice, Query(SINGER, (Ref(0, "name"),), where=(either, OLD)))
+    assert said and all("either 'Peru' or 'Japan'" in text for text in said)
+    same = SameAs("same_as", Ref(0, "city"), Ref(0, "name"), "Oval")
+    said = wordings(voice, Query((Node("stadium"),), (Ref(0, "name"),), where=(same,)))
+    assert any(" in the same city as " in text for text in said)
+    assert not any("from the same city" in text for text in said)
+
+
+def test_what_its_stands_for_comes_first(voice: Voice) -> None:
+    in_2015 = Compare("compare", Ref(0, "theme"), "!=", "Pop")
+    query = Query(STADIUM_OF_CONCERT, (Ref(1, "name"),), where=(in_2015,), order=Order(Ref(0, "title"), True), limit=1)
+    said = wordings(voice, query)
+    assert said and all(re.match("For the concert with .*, .* the name of its stadium[.?]$", text) for text in said)
+
+
+def test_what_cannot_be_counted_is(voice: Voice) -> None:
+    said = wordings(voice, Query((Node("concert"),), (Ref(0, "attendance"),)))
+    assert "What is the attendance of all concerts?" in said and not any("are the attendance" in text for text in said)
+
+
+def test_a_join_says_in_which_role(tmp_path: Path) -> None:
+    path = tmp_path / "flights.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE airport (airport_id INTEGER PRIMARY KEY, name TEXT, country_language TEXT);"
+            "CREATE TABLE flight (flight_id INTEGER PRIMARY KEY, price INTEGER,"
+            " origin_id INTEGER REFERENCES airport, destination_id INTEGER REFERENCES airport);"
+            "INSERT INTO airport VALUES (1, 'Oslo', 'x'), (2, 'Rome', 'y'), (3, 'Bern', 'y');"
+            "INSERT INTO flight VALUES (1, 90, 1, 2), (2, 120, 2, 1), (3, 80, 1, 2);"
+        )
+    connection.close()
+    nodes = (Node("flight"), Node("airport", 0, ("destination_id",), ("airport_id",)))
+    with opened(path) as (catalog, execute):
+        roles = Roles(catalog, execute=execute)
+        voice = roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+        reached = wordings(voice, Query(nodes, (Ref(1, "name"),), subject=1, distinct=True))
+        assert reached and all(re.search("that are the destination of (a|at least one) flight", t) for t in reached)
+        none = Linked("linked", 0, ("airport_id",), (Node("flight"),), ("origin_id",), True, ())
+        left_out = wordings(voice, Query((Node("airport"),), (Ref(0, "name"),), where=(none,)))
+        assert "Which airports are not the origin of any flight? List their names." in left_out
+        each = wordings(voice, Query((Node("airport"),), (Ref(0, "name"), Ref(0, "airport_id")), where=(none,)))
+        assert "For each airport that is not the origin of any flight, list its name and ID." in each
+        priced = wordings(voice, Query(nodes, (Ref(1, "name"), Ref(0, "price")), subject=1))
+        assert priced and all("the prices of their flights as the destination" in text for text in priced)
 
 
 def test_set_operations(voice: Voice) -> None:
@@ -240,6 +384,8 @@ def test_plurals() -> None:
     }
     assert {noun: plural(noun) for noun in nouns} == nouns
     assert {noun: singular(many) for noun, many in nouns.items()} == {noun: noun for noun in nouns}
+    assert plural_phrase("code 2") == "code 2"
+    assert plural_phrase("date and hour") == "dates and hours"
     assert plural_phrase("number of staff") == "numbers of staff"
     assert plural_phrase("total amount spent") == "total amounts spent"
     assert [article(word) for word in ("age", "university", "hour", "MPG", "year")] == ["an", "a", "an", "an", "a"]

@@ -31,7 +31,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roles, Namin
             CREATE TABLE Has_Pet (StuID INT REFERENCES Student(StuID), PetID INT REFERENCES Pets(PetID));
             CREATE TABLE Student (
                 StuID INTEGER PRIMARY KEY, LName TEXT, Fname TEXT, Major INT, zip TEXT, height_text TEXT, horses TEXT,
-                seen INT, Number_products INT, best_rank INT
+                seen INT, Number_products INT, best_rank INT, rank_points INT
             );
             CREATE TABLE Pets (PetID INTEGER PRIMARY KEY, PetType TEXT, pet_age INT);
             CREATE TABLE games (game_id INTEGER PRIMARY KEY, winner_id INT REFERENCES Student(StuID),
@@ -50,10 +50,11 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roles, Namin
                 19800101 + n,
                 n * n,
                 n,
+                5 * n,
             )
             for n in range(1, 11)
         ]
-        connection.executemany(f"INSERT INTO Student VALUES ({', '.join('?' * 10)})", students)
+        connection.executemany(f"INSERT INTO Student VALUES ({', '.join('?' * 11)})", students)
         connection.executemany("INSERT INTO Pets VALUES (?, ?, ?)", [(1, "cat", 3), (2, "dog", 2), (3, "cat", 5)])
         connection.executemany("INSERT INTO Has_Pet VALUES (?, ?)", [(1, 1), (2, 2), (2, 3)])
         games = [(n, n, n + 1, f"201{n}-05-01 10:00:00", n) for n in range(1, 6)]
@@ -89,6 +90,8 @@ def test_what_looks_like_a_number_and_is_none(odd: tuple[Roles, Naming]) -> None
     assert roles.of("Student", "zip").role == "code"
     assert roles.of("Student", "horses").role == "code"  # one cell says "null"
     assert roles.of("Student", "best_rank").ranks
+    # The most points are the best.
+    assert roles.of("Student", "rank_points").role == "measure" and not roles.of("Student", "rank_points").ranks
     assert roles.of("Student", "height_text").numeric_text  # '5' > '10' as text
     assert roles.of("games", "played_on").dated == "time"
 
@@ -119,6 +122,44 @@ def test_columns_are_called_as_their_table_lets_them(odd: tuple[Roles, Naming]) 
     assert naming.column("Pets", "PetType") == "type"
     assert naming.column("games", "killed") == "number killed"
     assert naming.label("Student") == ("Fname", "LName")
+
+
+def test_numbers_that_stand_for_another_thing_are_called_ids(odd: tuple[Roles, Naming]) -> None:
+    assert odd[1].column("Student", "Major") == "major ID"
+
+
+@pytest.fixture
+def airfield(tmp_path: Path) -> Iterator[tuple[Roles, Naming]]:
+    path = tmp_path / "airfield.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE weather (month INTEGER, minute INTEGER, temp REAL, weather_station TEXT);"
+            "CREATE TABLE staff (staff_id INTEGER PRIMARY KEY, staff_name TEXT);"
+            "CREATE TABLE flight (flight_id INTEGER PRIMARY KEY, departure_time INTEGER, air_time INTEGER);"
+            "INSERT INTO staff VALUES (1, 'Ada'), (2, 'Ben');"
+        )
+        connection.executemany(
+            "INSERT INTO weather VALUES (?, ?, ?, ?)", [(n % 3, 7 * n, 1.5 * n, "x") for n in range(9)]
+        )
+        connection.executemany("INSERT INTO flight VALUES (?, ?, ?)", [(n, 1330 + n, 1130 + 90 * n) for n in range(9)])
+    connection.close()
+    yield from read(path)
+
+
+def test_what_is_not_counted_is_counted_in_records(airfield: tuple[Roles, Naming]) -> None:
+    _, naming = airfield
+    assert naming.noun("weather") == Noun("weather record", "weather records")
+    assert naming.column("weather", "weather_station") == "station"
+    assert naming.noun("staff") == Noun("staff member", "staff members", person=True)
+    assert naming.column("staff", "staff_name") == "name"
+
+
+def test_parts_of_a_time_and_times_of_day_are_not_averaged(airfield: tuple[Roles, Naming]) -> None:
+    roles, _ = airfield
+    assert roles.of("weather", "month").time_part and not roles.of("weather", "minute").listed
+    assert roles.of("weather", "temp").listed
+    assert roles.of("flight", "departure_time").role == "ordinal" and roles.of("flight", "departure_time").listed
+    assert roles.of("flight", "air_time").role == "measure"  # 1850 is no time of day, so 1130 is minutes too
 
 
 def test_two_keys_to_one_table_are_told_apart(odd: tuple[Roles, Naming]) -> None:

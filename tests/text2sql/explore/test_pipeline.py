@@ -219,6 +219,53 @@ def test_no_rows(tmp_path: Path, script: str, message: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_walks_that_bring_nothing_end_an_exploration(tmp_path: Path) -> None:
+    path = tmp_path / "bare.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE TABLE t (name TEXT, city TEXT); INSERT INTO t VALUES ('a', 'x'), ('b', 'y');")
+    connection.close()
+
+    def told(out: str, patience: int | None, walks: int) -> tuple[list[str], dict[str, Any]]:
+        said: list[str] = []
+        settings = settings_of(path, max_level=1, patience=patience, walks=walks)
+        folder = explore(settings, store=Store(tmp_path), out=tmp_path / out, say=said.append)
+        return said, json.loads((folder / "manifest.json").read_text())
+
+    # What two columns allow is found in the first block.
+    said, manifest = told("impatient", 40, 2000)
+    assert manifest["counts"]["walks"] == 48 and manifest["inputs"]["patience"] == 40
+    idle = 48 - 1 - max(pair.walk for pair in read_pairs(tmp_path / "impatient"))
+    assert 40 <= idle < 48
+    assert manifest["ended"] == f"the last {idle} walks gave no pair"
+    assert said[-1] == f"ended after 48 walks: {manifest['ended']}"
+    _, manifest = told("patient", None, 80)
+    assert (manifest["counts"]["walks"], manifest["ended"]) == (80, "all walks are taken")
+    assert read_pairs(tmp_path / "patient") == read_pairs(tmp_path / "impatient")
+
+    # Killed while nothing comes, it ends where it would have ended.
+    blocks = 0
+
+    def kill(text: str) -> None:
+        nonlocal blocks
+        blocks += 1
+        if blocks == 2:
+            raise Killed
+
+    settings = settings_of(path, max_level=1, patience=40, walks=2000)
+    with pytest.raises(Killed):
+        explore(settings, store=Store(tmp_path), out=tmp_path / "killed", say=kill)
+    explore(settings, store=Store(tmp_path), out=tmp_path / "killed", say=quiet)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "impatient")
+
+
+def test_full_levels_end_an_exploration(shop: Path, tmp_path: Path) -> None:
+    settings = settings_of(shop, max_level=2, per_level=5, walks=2000)
+    out = explore(settings, store=Store(tmp_path), out=tmp_path / "out", say=quiet)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["ended"] == "all levels are full" and manifest["counts"]["walks"] < 100
+    assert manifest["counts"]["pairs_by_level"] == {"1": 5, "2": 5}
+
+
 def test_no_keys_and_odd_names(tmp_path: Path) -> None:
     path = tmp_path / "odd one.sqlite"
     connection = sqlite3.connect(path)
@@ -264,6 +311,7 @@ def test_duckdb_is_explored_through_a_copy(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"walks": 0}, "walks: 0 is too few"),
+        ({"patience": 0}, "patience: 0 is too few"),
         ({"walks": "many"}, "explore.walks"),
         ({"per_levle": 3}, "per_levle"),
         ({"smoothing": 0.0}, "smoothing: 0.0"),

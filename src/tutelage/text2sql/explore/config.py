@@ -41,6 +41,7 @@ class ExploreSettings:
     walks: int = MISSING
     max_level: int = MISSING
     breadth: int = 4  # pairs that a walk extends at each level
+    patience: int | None = None  # walks in a row without an accepted pair that end it; null: all are taken
     per_level: int | None = None  # a level with so many accepted pairs takes no more
     smoothing: float = 1.0  # added to how often two columns stand together in seeds
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
@@ -94,6 +95,7 @@ def explore_settings(node: DictConfig | Mapping[str, Any], *, where: str = "expl
         ("walks", settings.walks, 1),
         ("max_level", settings.max_level, 1),
         ("breadth", settings.breadth, 1),
+        ("patience", settings.patience, 1),
         ("per_level", settings.per_level, 1),
     ):
         if value is not None and value < least:

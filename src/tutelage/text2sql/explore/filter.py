@@ -52,6 +52,7 @@ Reason = Literal[
     "all_null",
     "constant",  # many rows that are all the same, or no column asked for
     "limit_over_ties",  # which rows LIMIT keeps is for the database to choose
+    "limit_keeps_all",  # there are no more rows than LIMIT keeps: "the three … among" two
     "no_effect",  # the operator added changes nothing of the parent's result
 ]
 
@@ -179,8 +180,8 @@ def check(
     answer = hashlib.sha256(f"{used}{rows}".encode()).hexdigest()[:24]
     if seen.answer(answer):
         return Rejection("duplicate_result", f"another pair has these rows from {', '.join(used[0])}")
-    if tied := _tied(tree, catalog, execute):
-        return tied
+    if unlimited := _unlimited(tree, catalog, execute):
+        return unlimited
     accepted = Accepted(used[0], used[1], len(result.rows), query, template, rows, answer)
     seen.note(candidate.sql, candidate.question, accepted)
     return accepted
@@ -306,8 +307,8 @@ def _fingerprint(result: Result, *, ordered: bool) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def _tied(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -> Rejection | None:
-    """Whether some LIMIT cuts between rows that its ORDER BY does not tell apart."""
+def _unlimited(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -> Rejection | None:
+    """Whether some LIMIT cuts nothing off, or cuts between rows that its ORDER BY does not tell apart."""
     dialect = DIALECTS[catalog.dialect]
     for part in [tree, *tree.find_all(exp.Select)]:
         limit, order = part.args.get("limit"), part.args.get("order")
@@ -324,8 +325,10 @@ def _tied(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -
         if part is not tree and tree.args.get("with_") is not None and part.find_ancestor(exp.CTE) is None:
             wider.set("with_", tree.args["with_"].copy())
         result = execute(wider.sql(dialect=dialect))
-        if result.status != "ok" or len(result.rows) <= kept:
-            continue  # it cannot be run by itself, or cuts nothing
+        if result.status != "ok":
+            continue  # it cannot be run by itself
+        if len(result.rows) <= kept:
+            return Rejection("limit_keeps_all", f"LIMIT {kept} of {len(result.rows)} rows")
         if order is None:
             return Rejection("limit_over_ties", f"LIMIT {kept} without an order")
         if result.rows[kept - 1] == result.rows[kept]:

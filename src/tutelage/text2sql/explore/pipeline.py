@@ -37,7 +37,7 @@ from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 
-_VERSION = 1  # of what the same settings give: a change makes explorations of old stand beside new ones
+_VERSION = 2  # of what the same settings give: a change makes explorations of old stand beside new ones
 _BLOCK = 16  # walks
 
 Say = Callable[[str], None]
@@ -186,12 +186,13 @@ class Exploration:
         self._seen = Seen()
         self._levels: dict[int, list[Pair]] = {level: [] for level in range(1, settings.max_level + 1)}
         self._outcome = Outcome(pairs=[], rejected=[], num_walks=0)
+        self._fruitful = 0  # walks up to the last one that gave a pair
 
     def run(self) -> dict[str, Any]:
         """Go on to the end, and write the final files.
 
         Returns:
-            What the manifest says beside the inputs: counts, and rejects by reason.
+            What the manifest says beside the inputs: why it ended, counts, and rejects by reason.
         """
         progress = self._folder / "progress.jsonl"
         for block in _read_progress(progress):
@@ -219,7 +220,7 @@ class Exploration:
                 self._say(f"{self._folder} holds what was found: {self._so_far()}")
                 raise
             told = synthesizer.summary()
-        summary = self._write()
+        summary = {"ended": self._ended(), **self._write()}
         progress.unlink()
         if told:
             summary["synthesizer"] = dict(told)
@@ -230,12 +231,13 @@ class Exploration:
         """Take block after block, a line of progress each."""
         with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
             ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
-            while not self._finished():
+            while self._ended() is None:
                 block = self._block(ask, runner)
                 file.write(json.dumps(block, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+        self._say(f"ended after {self._outcome.num_walks} walks: {self._ended()}")
 
     def _write(self) -> dict[str, Any]:
         return write_outputs(
@@ -247,8 +249,14 @@ class Exploration:
             dialect=self._source.dialect,
         )
 
-    def _finished(self) -> bool:
-        return self._outcome.num_walks >= self._settings.walks or all(map(self._full, self._levels))
+    def _ended(self) -> str | None:
+        """Why there are no more walks; None while there are. Decided between blocks, by what these gave."""
+        patience, idle = self._settings.patience, self._outcome.num_walks - self._fruitful
+        if all(map(self._full, self._levels)):
+            return "all levels are full"
+        if patience is not None and idle >= patience:
+            return f"the last {idle} walks gave no pair"
+        return "all walks are taken" if self._outcome.num_walks >= self._settings.walks else None
 
     def _full(self, level: int) -> bool:
         limit = self._settings.per_level
@@ -372,6 +380,7 @@ class Exploration:
     def _keep(self, pair: Pair) -> None:
         self._outcome.pairs.append(pair)
         self._levels[pair.level].append(pair)
+        self._fruitful = max(self._fruitful, pair.walk + 1)
 
     def _replay(self, block: Mapping[str, Any]) -> None:
         """Take over a block that was finished before."""

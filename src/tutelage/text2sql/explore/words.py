@@ -32,6 +32,7 @@ PHRASES = {
     "made by value": "maker",
     "published by value": "publisher", "best of value": "best-of number", "lost in battle": "battle",
     "start from value": "start", "year of work": "years of work", "zip postcode": "zip code",
+    "year awarded": "award year",
 }  # fmt: skip
 _IRREGULAR = {
     "person": "people", "child": "children", "man": "men", "woman": "women", "foot": "feet", "datum": "data",
@@ -50,7 +51,7 @@ UNCOUNTABLE = {
     "fun", "furniture", "gear", "health", "information", "knowledge", "luggage", "mail", "money", "music", "news",
     "progress", "research", "sales", "software", "staff", "traffic", "training", "visibility", "wealth", "weather",
     "work", "metadata", "feedback", "physics", "mathematics", "gdp", "gnp", "mpg", "savings", "goods", "currency",
-    "killed", "injured", "elevation", "humidity", "precipitation", "worth", "wind", "pressure", "horsepower",
+    "killed", "injured", "elevation", "pay", "humidity", "precipitation", "worth", "wind", "pressure", "horsepower",
 }  # fmt: skip
 _SINGULAR_IN_S = {"address", "status", "bus", "gas", "bonus", "campus", "lens", "class", "analysis", "basis", "axis"}
 _ACRONYMS = {"id", "tv", "url", "usa", "uk", "gdp", "gnp", "mpg", "isbn", "ssn", "ppv", "iso", "ip", "cd", "dvd", "pdf"}
@@ -121,7 +122,7 @@ def plural(word: str) -> str:
     low = word.lower()
     if low in _IRREGULAR:
         return _like(word, _IRREGULAR[low])
-    if low in UNCOUNTABLE or low in _SINGULAR or is_plural(word):
+    if low in UNCOUNTABLE or low in _SINGULAR or is_plural(word) or low[-1:].isdigit():
         return word
     if word.isupper():
         return word + "s"
@@ -154,7 +155,9 @@ _HEAD_ENDS = re.compile(
 
 
 def plural_phrase(said: str) -> str:
-    """Form a noun phrase's plural at its head."""
+    """Form a noun phrase's plural at its head, or at both of two: dates and hours."""
+    if both := re.fullmatch(r"(\w+) (and|or) (\w+)", said):
+        return f"{plural(both[1])} {both[2]} {plural(both[3])}"
     match = _HEAD_ENDS.search(said + " ")
     head, rest = (said[: match.start()], said[match.start() :]) if match and match.start() else (said, "")
     words = head.split(" ")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tutelage.text2sql.database.catalog import Catalog, Table
-from tutelage.text2sql.explore.synthesizers.roles import STATISTIC, Roles, SoundKey
+from tutelage.text2sql.explore.synthesizers.roles import STANDS_FOR, STATISTIC, Roles, SoundKey
 from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plural_phrase, singular, singular_phrase
 
 # Parts of table names that say how it is stored, not what it is.
@@ -85,6 +85,9 @@ class Naming:
         if len(kept) == 1:
             kept = self._segmented(kept[0])
         noun = _noun(" ".join(kept))
+        if noun.one.split(" ")[-1].lower() in UNCOUNTABLE:
+            # "At least one weather"
+            noun = _noun(f"{noun.one} {'member' if noun.person else 'record'}")
         columns = {phrase(column.name) for column in table.columns}
         if {"first name", "last name"} & columns and not noun.person:
             noun = replace(noun, person=True)
@@ -128,6 +131,7 @@ class Naming:
             noun.many.lower(),
             noun.one.split(" ")[-1].lower(),
             noun.many.split(" ")[-1].lower(),
+            re.sub(r" (?:record|member)$", "", noun.one.lower()),
         ]
         for name, said in full.items():
             rest = said
@@ -150,6 +154,8 @@ class Naming:
             role = self._roles.of(table.name, name).role
             if role == "year" and "year" not in rest:
                 rest = f"{rest} year"
+            if role == "code" and self._stands_for_another(table.name, name):
+                rest = f"{rest} ID"
             if name in keys and role == "key":
                 # "lost in battle" holds the battle's ID.
                 rest = re.sub(r"^\w+(?:ed|t) (?:by|in|at|from|to) ", "", rest)
@@ -160,6 +166,11 @@ class Naming:
             short[name] = rest.removesuffix(f" of {noun.one}")
         counts = [text.lower() for text in short.values()]
         return {name: text if counts.count(text.lower()) == 1 else full[name] for name, text in short.items()}
+
+    def _stands_for_another(self, table: str, column: str) -> bool:
+        """Whether numbers stand for what has a name elsewhere: 3069 is no capital."""
+        numbers = all(not isinstance(value, str) for value in self._roles.of(table, column).values)
+        return numbers and singular(phrase(column).split()[-1].lower()) in STANDS_FOR
 
     def label(self, table: str) -> tuple[str, ...]:
         """The columns that people name a row by: a name, first and last name, or nothing."""

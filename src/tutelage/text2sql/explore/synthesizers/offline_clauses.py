@@ -1,19 +1,29 @@
 """The clauses of a question: conditions gathered on a noun, aggregates, orders."""
 
+import re
 from collections.abc import Sequence
 
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE, Noun
-from tutelage.text2sql.explore.synthesizers.offline_conditions import modifier
+from tutelage.text2sql.explore.synthesizers.offline_conditions import COMPARING, modifier
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Condition, Linked, Node, Ref
-from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, Modifier, Wording
+from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, Modifier, Wording, singular_verbs
 from tutelage.text2sql.explore.words import article, plural_phrase
 
 
 class Clauses(Wording):
     """Says the clauses of one question."""
 
-    def modifiers(self, nodes: tuple[Node, ...], conditions: Sequence[Condition], view: int) -> list[Modifier]:
-        """Say conditions as modifiers of the rows of ``view``; those it does not lead to make one clause together."""
+    def modifiers(
+        self, nodes: tuple[Node, ...], conditions: Sequence[Condition], view: int, *, more: bool = False
+    ) -> list[Modifier]:
+        """Say conditions as modifiers of the rows of ``view``; those it does not lead to make one clause together.
+
+        Args:
+            nodes: The join tree.
+            conditions: What is said.
+            view: The node that the rows are of.
+            more: Something else is said of the rows beside this.
+        """
         said: list[Modifier] = []
         beyond: list[Condition] = []
         reached: list[tuple[Condition, list[Noun]]] = []
@@ -24,14 +34,15 @@ class Clauses(Wording):
                 beyond.append(condition)
             else:
                 reached.append((condition, path))
+        alone = len(conditions) == 1 and not more
         # The rows' own first: after "whose owner's city is …" all that follows would be the owner's.
-        for condition, path in sorted(reached, key=lambda pair: len(pair[1])):
+        for condition, path in sorted(reached, key=lambda pair: (len(pair[1]), isinstance(pair[0], COMPARING))):
             # Two "with" in a row are hard to read.
             plainly = any(kind == "with" for kind, _ in said)
             if isinstance(condition, Linked):
                 said.append(self._linked(condition, path))
             else:
-                said.append(modifier(self, nodes, condition, path, plainly=plainly))
+                said.append(modifier(self, nodes, condition, path, plainly=plainly, alone=alone))
         if beyond:
             said.append(self._beyond(nodes, beyond, view))
         return said
@@ -49,18 +60,23 @@ class Clauses(Wording):
 
     def _beyond(self, nodes: tuple[Node, ...], conditions: list[Condition], view: int) -> Modifier:
         noun, inner = self.across(nodes, view)
-        inside = self._as_role(nodes[0].table, nodes[view].columns)
-        inside += self.attach("", self.modifiers(nodes, conditions, inner))
-        have = self.have(nodes[0].table, nodes[view].columns)
-        if self.rng.random() < 0.6:
-            return "that", f"{have} {article(noun.one)} {noun.one}{inside}"
-        return "that", f"{have} at least one {noun.one}{inside}"
+        inside = singular_verbs(self.attach("", self.modifiers(nodes, conditions, inner)))
+        return self.having_some(nodes[0].table, nodes[view].columns, noun, inside)
+
+    def having_some(self, table: str, columns: tuple[str, ...], noun: Noun, inside: str = "") -> Modifier:
+        """Say of what a key of ``table`` leads to that it has rows there: ``that have a concert``."""
+        some = article(noun.one) if self.rng.random() < 0.6 else "at least one"
+        return "that", f"{self.have(table, columns)} {some} {noun.one}{inside}"
 
     def have(self, table: str, columns: tuple[str, ...]) -> str:
         """The verb from what a key of ``table`` leads to, to that table's rows or what they tie it to."""
+        role = self.naming.among_siblings(table, columns)
+        if role:
+            # Where a table leads to another in several roles: players that are the winner of a match.
+            return f"are the {role.one} of"
         return "belong to" if self.naming.belongs(table, columns) else "have"
 
-    def _as_role(self, table: str, columns: tuple[str, ...]) -> str:
+    def as_role(self, table: str, columns: tuple[str, ...]) -> str:
         """In what role, where a table leads to another in several: ``matches as the winner``."""
         role = self.naming.among_siblings(table, columns)
         return f" as the {role.one}" if role else ""
@@ -74,8 +90,11 @@ class Clauses(Wording):
             if not parts:
                 continue
             lead = "" if kind == "plain" else kind + " "
-            joint = " and " if seen and (kind == "that" or (kind == "whose" and seen > 1)) else " "
-            text += f"{joint}{lead}{' and '.join(parts)}"
+            after_clause = "whose" in text[len(head) :] or " where " in text[len(head) :]
+            joint = " and " if after_clause or (kind == "whose" and seen > 1) else " "
+            # "That have no city whose district is … and have" would speak of the city.
+            between = " and that " if kind == "that" else " and "
+            text += f"{joint if kind in ('whose', 'that') else ' '}{lead}{between.join(parts)}"
             seen += len(parts)
         return text
 
@@ -89,25 +108,26 @@ class Clauses(Wording):
                 noun, view = next(link.noun for link in links if link.columns != condition.referring), 0
         else:
             noun, view = self.naming.noun(nodes[0].table), 0
-        inside = self._as_role(nodes[0].table, condition.referring)
-        inside += self.attach("", self.modifiers(nodes, condition.where, view))
+        inside = self.attach("", self.modifiers(nodes, condition.where, view))
         have = self.have(nodes[0].table, condition.referring)
         plain_have = have
         if path:
-            have = "has" if have == "have" else "belongs to"
-        if condition.negated:
+            have = re.sub("^are", "is", {"have": "has", "belong to": "belongs to"}.get(have, have))
+        if condition.negated and have.endswith(" of"):
+            text = f"{have.replace(' the ', ' not the ', 1)} any {noun.one}{singular_verbs(inside)}"
+        elif condition.negated:
             none = [f"{have} no {noun.many}{inside}"]
             if not path:
                 none += [
                     f"do not {plain_have} any {noun.many}{inside}",
-                    f"have no {noun.one if inside else noun.many}{inside}",
+                    f"have no {noun.one if inside else noun.many}{singular_verbs(inside)}",
                 ]
             text = self.pick(none)
         else:
             text = self.pick(
-                (f"{have} at least one {noun.one}{inside}", f"{have} {article(noun.one)} {noun.one}{inside}")
-            )
-            if not inside:
+                (f"{have} at least one {noun.one}", f"{have} {article(noun.one)} {noun.one}")
+            ) + singular_verbs(inside)
+            if not inside and not have.endswith(" of"):
                 text = self.pick((f"{have} {noun.many}", f"{have} at least one {noun.one}"))
         if path:
             return "whose", f"{self.naming_owner(path)} {text}"
@@ -122,10 +142,15 @@ class Clauses(Wording):
         """Say an aggregate without its rows: ``average age``, ``number of singers``."""
         if aggregate.ref is None:
             return f"number of {rows.many}"
-        said, profile = self.column(nodes, aggregate.ref), self.profile(nodes, aggregate.ref)
+        if aggregate not in self.said:
+            self.said[aggregate] = self._aggregate_of(nodes, aggregate, aggregate.ref)
+        return self.said[aggregate]
+
+    def _aggregate_of(self, nodes: tuple[Node, ...], aggregate: Aggregate, ref: Ref) -> str:
+        said, profile = self.column(nodes, ref), self.profile(nodes, ref)
         if aggregate.function == "count":
             what = self.pick(("different", "distinct"))
-            return f"number of {what} {plural_phrase(self.full(nodes, aggregate.ref))}"
+            return f"number of {what} {plural_phrase(self.full(nodes, ref))}"
         if aggregate.function in ("min", "max"):
             highest = aggregate.function == "max"
             if profile.role in ("date", "year"):

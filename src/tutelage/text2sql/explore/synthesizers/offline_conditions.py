@@ -28,6 +28,8 @@ from tutelage.text2sql.explore.synthesizers.offline_wording import (
 from tutelage.text2sql.explore.synthesizers.roles import Profile
 from tutelage.text2sql.explore.words import is_plural, listed
 
+# What compares with other rows: "above the average age of all singers from France" would be another question.
+COMPARING = AgainstAverage | AtExtreme | SameAs
 OnColumn = Compare | Between | OneOf | Like | InYear | Missing | AgainstAverage | AtExtreme | SameAs
 
 _PLACES = {"country", "city", "hometown", "state", "region", "continent", "district", "county", "province"}
@@ -99,9 +101,18 @@ class Spoken:
 
 
 def modifier(
-    wording: Wording, nodes: tuple[Node, ...], condition: OnColumn, path: list[Noun], *, plainly: bool
+    wording: Wording, nodes: tuple[Node, ...], condition: OnColumn, path: list[Noun], *, plainly: bool, alone: bool
 ) -> Modifier:
-    """Say a condition in one of its ways; ``plainly`` leaves out those that begin with "with"."""
+    """Say a condition in one of its ways.
+
+    Args:
+        wording: Names and chooses.
+        nodes: The join tree.
+        condition: What is said.
+        path: The nouns from the rows to those whose column it is.
+        plainly: Leave out the ways that begin with "with".
+        alone: Nothing else is said of the rows.
+    """
     table = nodes[condition.ref.node].table
     spoken = Spoken(
         wording,
@@ -113,6 +124,9 @@ def modifier(
         wording.naming.noun(table).many,
     )
     options = _options(spoken, condition)
+    if isinstance(condition, COMPARING) and not alone:
+        # Clauses after this one are joined to it by "and", and cannot be those of "all singers".
+        options = [option for option in options if option[0] == "whose"]
     if plainly:
         options = [option for option in options if option[0] != "with"] or options
     return options[int(wording.rng.integers(len(options)))]
@@ -126,7 +140,8 @@ def _options(spoken: Spoken, condition: OnColumn) -> list[Modifier]:
             return _between(spoken, condition)
         case OneOf():
             values = listed([spoken.wording.value(value) for value in condition.values], "or")
-            either = "either " if len(condition.values) == 2 and spoken.wording.rng.random() < 0.4 else ""
+            # "'a' or 'b' and …" would leave open what "and" joins.
+            either = "either " if len(condition.values) == 2 else ""
             subject = spoken.who if spoken.by_name and spoken.path else spoken.whose
             return [("whose", f"{subject} {spoken.verb} {either}{values}")]
         case Like():
@@ -198,6 +213,8 @@ def _number(spoken: Spoken, condition: Compare) -> list[Modifier]:
         if op in _COUNT_OPS:
             options.append(("with", f"{_COUNT_OPS[op]} {value} {spoken.said[len(_COUNTED) :]}"))
         return options
+    if spoken.profile.time_part:
+        return options
     if op == "=":
         options.append(("with", f"{spoken.a_said} of {value}"))
     elif op != "!=":
@@ -237,7 +254,7 @@ def _between(spoken: Spoken, condition: Between) -> list[Modifier]:
     options: list[Modifier] = [("whose", f"{spoken.whose} {spoken.verb} between {low} and {high}")]
     if not spoken.path and spoken.said == "age":
         options.append(("plain", f"aged between {low} and {high}"))
-    elif not spoken.path:
+    elif not spoken.path and not spoken.profile.time_part:
         options.append(("with", f"{spoken.a_said} between {low} and {high}"))
     return options
 
@@ -251,17 +268,15 @@ def _missing(spoken: Spoken, condition: Missing) -> list[Modifier]:
 
 
 def _against_average(spoken: Spoken, condition: AgainstAverage) -> list[Modifier]:
-    all_rows, said = f"of all {spoken.many}", spoken.said
+    said = spoken.said
+    average = f"the average {said} of all {spoken.many}"
     side = spoken.wording.pick(("above", "higher than", "greater than") if condition.above else ("below", "lower than"))
-    options: list[Modifier] = [
-        ("whose", f"{spoken.whose} {spoken.verb} {side} the average {said} {all_rows}"),
-        ("whose", f"{spoken.whose} {spoken.verb} {side} the average {all_rows}"),
-    ]
+    options: list[Modifier] = [("whose", f"{spoken.whose} {spoken.verb} {side} {average}")]
     adjective = ADJECTIVES.get(said.lower())
     if not spoken.path:
-        options.append(("with", f"{spoken.a_said} {side} the average {all_rows}"))
+        options.append(("with", f"{spoken.a_said} {side} {average}"))
         if adjective:
-            options.append(("plain", f"{adjective[0 if condition.above else 1]} than the average {said} {all_rows}"))
+            options.append(("plain", f"{adjective[0 if condition.above else 1]} than {average}"))
     return options
 
 
@@ -283,5 +298,6 @@ def _same_as(spoken: Spoken, condition: SameAs) -> list[Modifier]:
     if not spoken.path:
         options.insert(0, ("with", f"the same {spoken.said} as {other}"))
         if spoken.said in _PLACES:
-            options.append(("plain", f"from the same {spoken.said} as {other}"))
+            where = "from" if spoken.entity.person else "in"
+            options.append(("plain", f"{where} the same {spoken.said} as {other}"))
     return options

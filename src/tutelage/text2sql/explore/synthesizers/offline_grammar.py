@@ -83,9 +83,8 @@ class Grammar(Joins, Nestings):
         return Query((Node(table),), tuple(Ref(0, column) for column in chosen), distinct=distinct)
 
     def _shown(self, table: str, column: str, rng: np.random.Generator) -> bool:
-        role = self.roles.of(table, column).role
-        # Nobody asks to see a yes or no.
-        return role not in ("empty", "flag") and (role != "key" or rng.random() < 0.25)
+        profile = self.roles.of(table, column)
+        return profile.listed and (profile.role != "key" or rng.random() < 0.25)
 
     def extend(
         self, query: Query, walk: Walk, operators: Sequence[str], rng: np.random.Generator
@@ -99,8 +98,18 @@ class Grammar(Joins, Nestings):
             for index in np.argsort(-(rng.random(len(open_moves)) ** (1 / weights))):
                 operator = open_moves[int(index)]
                 grown = moves[operator](query, walk, rng)
-                if grown is not None:
+                if grown is not None and not self._groups_of_one(grown):
                     yield operator, grown
+
+    def _groups_of_one(self, query: Query) -> bool:
+        """Whether each group has one row: its minimum is the row's own value, and its count is one."""
+        if not query.grouped:
+            return False
+        counted = replace(
+            query, aggregates=(Aggregate("count"),), having=None, order=None, limit=None, cte=None, window=None
+        )
+        result = self.execute(self.writer.write(counted))
+        return result.status == "ok" and all(row[-1] == 1 for row in result.rows)
 
     def _filter(self, query: Query, walk: Walk, rng: np.random.Generator) -> Query | None:
         if self.pinned(query):
@@ -109,6 +118,8 @@ class Grammar(Joins, Nestings):
         rng.shuffle(nodes)
         taken = self.conditioned(query) | ({*query.select} if query.grouped else set())
         taken |= {part.ref for part in query.aggregates if part.ref is not None}
+        # "Countries that have a city whose country code is …"
+        taken |= {Ref(node.parent, column) for node in query.nodes for column in node.columns}
         if query.order and isinstance(query.order.by, Ref):
             taken.add(query.order.by)
         if query.window and query.window.by:
@@ -286,6 +297,8 @@ class Grammar(Joins, Nestings):
             profile = self.profile(query, query.order.by)
             if profile.has_gaps or not profile.comparable or query.grouped or query.subject:
                 return None
+            if query.order.by in self.conditioned(query):
+                return None  # "the largest of those larger than …"
         fewest = (
             isinstance(query.order.by, Aggregate) and query.order.by.function == "count" and not query.order.descending
         )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.text2sql.explore.synthesizers.naming import Noun
-from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases, led, singular_verbs
+from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases, led
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Comparison, Condition, Cte, Order, Ref
-from tutelage.text2sql.explore.synthesizers.offline_wording import Modifier
+from tutelage.text2sql.explore.synthesizers.offline_wording import Modifier, singular_verbs
 from tutelage.text2sql.explore.words import listed, plural_phrase, spoken_number
 
 _THRESHOLD: dict[Comparison, tuple[str, ...]] = {
@@ -70,7 +70,7 @@ class Groups(Phrases):
         query, key = self.query, self.key()
         mine, inner = self._key_conditions()
         node = query.select[0].node
-        key_modifiers = self.clauses.modifiers(self.nodes, mine, node)
+        key_modifiers = self.clauses.modifiers(self.nodes, mine, node, more=query.having is not None)
         rows = self._rows_in_groups(inner)
         lead = ""
         crowded = query.having or query.order or len(query.aggregates) > 1
@@ -88,13 +88,13 @@ class Groups(Phrases):
         its_shown = f"the {key.shown} and " if key.noun else ""
         shown_key = f"the {key.shown} of each {one}" if key.noun else f"each {one}"
         options = [
-            f"{verb} {shown_key} {self.pick(('and', 'with', 'together with', 'along with'))} {what}{tail}.",
+            f"{verb} {shown_key} {self.pick(('and', 'together with', 'along with'))} {what}{tail}.",
             f"For each {one}, {self.pick(('show', 'find', 'give', 'list', 'report'))} {its_shown}{what}{tail}.",
         ]
         if len(query.aggregates) == 1 and not tail and not key_modifiers:
             if query.aggregates[0].ref is None:
                 options += self._counts(key, rows, [] if lead else inner)
-            elif not key.noun:
+            elif not key.noun and (lead or not inner):
                 options += [f"What is {what} for each {one}?"] * 2
         return led(lead, self.pick(options))
 
@@ -104,6 +104,9 @@ class Groups(Phrases):
             ask = self.pick(("Show", "Give", "List"))
             return [f"How many {rows} does each {key.one} have? {ask} the {key.one} {key.shown} and the number."] * 2
         how_many = self.how_many(self.clauses.modifiers(self.nodes, conditions, self.view))
+        if conditions:
+            # "Countries that have a city for each government form" would be another thing.
+            return [f"For each {key.one}, {how_many}?"] * 3
         return [
             f"How many {rows} are there for each {key.one}?",
             f"For each {key.one}, {how_many}?",

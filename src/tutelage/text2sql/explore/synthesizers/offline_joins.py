@@ -99,7 +99,8 @@ class Joins(Ground):
         others = [
             ref
             for ref in self.refs(query, node, walk, rng)
-            if self.profile(query, ref).role not in ("key", "empty", "text", "flag")
+            if self.profile(query, ref).listed
+            and self.profile(query, ref).role not in ("key", "text")
             and ref not in label
             and ref.column not in keys
         ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE
 from tutelage.text2sql.explore.synthesizers.offline_phrases import SHOW, Phrases, led
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Combine, Condition, Cte, Order, Ref, Window
-from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES
+from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, plural_verb
 from tutelage.text2sql.explore.words import article, listed, plural_phrase
 
 
@@ -26,7 +26,9 @@ class Lists(Phrases):
         verb = self.pick(SHOW)
         if query.distinct and not self._identified():
             return self._distinct(own, verb, tail)
-        with_rest = f" {self.pick(('together with', 'along with', 'and'))} {rest}" if rest else ""
+        # "The IDs of the countries and their makers" might be the IDs of both.
+        joints = ("together with", "along with", *(("and",) if rest.startswith("the ") else ()))
+        with_rest = f" {self.pick(joints)} {rest}" if rest else ""
         if not own:
             each = self.one(query.where)
             return f"For each {each}, {verb.lower()} {rest_one}{tail}."
@@ -36,7 +38,8 @@ class Lists(Phrases):
         if simple:
             options += [f"{verb} the {own} of {rows}{with_rest}{tail}."] * 3
             if not tail:
-                options += [f"What are the {own} of {rows}{with_rest}?"] * 2
+                be = "are" if len(query.select) > 1 or plural_verb(own) else "is"
+                options += [f"What {be} the {own} of {rows}{with_rest}?"] * 2
             if not tail and query.where and not rest:
                 options += [self._which(own)]
         if len(query.select) > 1 and self.rows.one != self.rows.many:
@@ -48,7 +51,7 @@ class Lists(Phrases):
                 ]
                 options += [f"{verb} the {own_one} of each {self.one(query.where)}{and_rest}{tail}."]
         if not options:
-            options = [f"{verb} the {own} of {rows}, {self.pick(('together with', 'along with', 'and'))} {rest}{tail}."]
+            options = [f"{verb} the {own} of {rows}, {self.pick(joints)} {rest}{tail}."]
         if not rest and not query.where and not tail and len(query.select) == 1 and self.rows.person:
             options += [f"What {self.pick(('are the', 'are the'))} {own} of the {self.rows.many}?"]
         return self.pick(options)
@@ -106,9 +109,12 @@ class Lists(Phrases):
         own, rest = self.columns(query.select, many=limit > 1)
         with_rest = f" and {rest}" if rest else ""
         be = "are" if limit > 1 or len(query.select) > 1 else "is"
-        what = f"the {own} of {rows}{with_rest}" if own else f"{rest} for {rows}"
-        if own and rest and " among " in rows:
-            what = f"the {own} and {rest}, for {rows}"
+        if rest and (not own or " among " in rows):
+            # What "its" stands for comes first.
+            its = "their" if limit > 1 else self.rows.its
+            what = f"{its} {own} and {rest}" if own else rest
+            return self.pick((f"For {rows}, what {be} {what}?", f"For {rows}, {self.pick(SHOW).lower()} {what}."))
+        what = f"the {own} of {rows}{with_rest}"
         return self.pick((f"What {be} {what}?", f"{self.pick(SHOW)} {what}.", f"Find {what}."))
 
     def aggregated(self) -> str:
@@ -134,7 +140,7 @@ class Lists(Phrases):
             if first.function == "count" and first.distinct and first.ref is not None:
                 said = plural_phrase(self.clauses.full(self.nodes, first.ref))
                 different = self.pick(("different", "distinct"))
-                asked = f"are there among {the_rows}" if query.where else f"do {the_rows} have"
+                asked = f"are there among {the_rows}" if query.where else f"do the {rows} have"
                 options = [f"How many {different} {said} are there among {the_rows}?",
                            f"How many {different} {said} {asked}?",
                            f"Count the {different} {said} of {the_rows}."]  # fmt: skip

@@ -25,6 +25,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Simple,
     Window,
 )
+from tutelage.text2sql.explore.synthesizers.roles import NO
 
 
 class Nestings(Ground):
@@ -97,17 +98,22 @@ class Nestings(Ground):
         where: tuple[Simple, ...] = ()
         if inner:
             inside = Query(nodes, ())
-            names = [column.name for column in self.catalog.table(nodes[view].table).columns]
+            tied = link.columns if view == 0 else ()
+            names = [column.name for column in self.catalog.table(nodes[view].table).columns if column.name not in tied]
             for index in rng.permutation(len(names))[:4]:
                 condition = self.literals.condition(inside, Ref(view, names[int(index)]), rng, single=False)
-                # "that have no pet whose type is not a dog"
-                twice = negated and isinstance(condition, Compare) and condition.op == "!="
+                # "that have no pet whose type is not a dog", "that have no job that is not full time"
+                twice = negated and isinstance(condition, Compare) and (condition.op == "!=" or self._denies(condition))
                 if condition is not None and not twice:
                     where = (condition,)
                     break
             if not where:
                 return None
         return Linked("linked", node, link.referred_columns, nodes, link.columns, negated, where)
+
+    @staticmethod
+    def _denies(condition: Compare) -> bool:
+        return str(condition.value).strip().lower() in NO
 
     def _other_side(self, link: Link) -> Link:
         return next(part for part in self.naming.links_from(link.table) if part.columns != link.columns)
@@ -117,7 +123,7 @@ class Nestings(Ground):
         if not self.is_list(query) or query.order or not query.where or self.pinned(query):
             return None
         last = query.where[-1]
-        if isinstance(last, AgainstAverage | AtExtreme | SameAs | Linked):
+        if isinstance(last, AgainstAverage | AtExtreme | SameAs | Linked) or last.ref in query.select:
             return None
         if query.subject and not (query.distinct and self.beyond(query, last.ref.node)):
             return None

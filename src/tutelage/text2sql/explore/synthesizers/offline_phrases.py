@@ -1,13 +1,13 @@
 """Noun phrases of a question: the rows with their conditions, their columns, and those that order and limit leave."""
 
-import re
 from collections.abc import Sequence
 
 from tutelage.text2sql.explore.synthesizers.naming import VAGUE
 from tutelage.text2sql.explore.synthesizers.offline_clauses import Clauses
+from tutelage.text2sql.explore.synthesizers.offline_conditions import COMPARING
 from tutelage.text2sql.explore.synthesizers.offline_tree import Condition, Linked, Order, Query, Ref
-from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, Modifier
-from tutelage.text2sql.explore.words import article, listed, plural_phrase, spoken_number
+from tutelage.text2sql.explore.synthesizers.offline_wording import ADJECTIVES, Modifier, singular_verbs
+from tutelage.text2sql.explore.words import listed, plural_phrase, spoken_number
 
 SHOW = ("Show", "List", "Give", "Find", "Return", "Display", "List", "Show me", "Give me", "Please list", "Report")
 
@@ -32,7 +32,7 @@ class Phrases:
 
     def modifiers(self, conditions: Sequence[Condition]) -> list[Modifier]:
         """Say conditions of the rows."""
-        return self.clauses.modifiers(self.nodes, conditions, self.view)
+        return self.clauses.modifiers(self.nodes, conditions, self.view, more=self._is_bound())
 
     @staticmethod
     def node_of(condition: Condition) -> int:
@@ -54,21 +54,25 @@ class Phrases:
         modifiers = self.modifiers(conditions) + self.bound()
         return singular_verbs(self.clauses.attach(self.rows.one, modifiers))
 
-    def bound(self) -> list[Modifier]:
-        """A join that only keeps the rows that have others must be said."""
+    def _is_bound(self) -> bool:
+        """Whether a join only keeps the rows that have others, and nothing else says so."""
         query = self.query
         if not query.subject or query.grouped:
-            return []
+            return False
 
         def beyond(node: int) -> bool:
             return self.clauses.path(self.nodes, query.subject, node) is None
 
         used = [ref.node for ref in query.select] + [self.node_of(condition) for condition in query.where]
-        if any(beyond(node) for node in used):
+        return not any(beyond(node) for node in used)
+
+    def bound(self) -> list[Modifier]:
+        """A join that only keeps the rows that have others must be said."""
+        if not self._is_bound():
             return []
+        query = self.query
         noun, _ = self.clauses.across(self.nodes, query.subject)
-        have = self.clauses.have(self.nodes[0].table, self.nodes[query.subject].columns)
-        return [("that", self.pick((f"{have} at least one {noun.one}", f"{have} {article(noun.one)} {noun.one}")))]
+        return [self.clauses.having_some(self.nodes[0].table, self.nodes[query.subject].columns, noun)]
 
     def columns(self, refs: Sequence[Ref], *, many: bool) -> tuple[str, str]:
         """The columns of the rows themselves, and those of other things with whose they are."""
@@ -88,7 +92,12 @@ class Phrases:
                 last = path[-1].many if many and len(path) == 1 else path[-1].one
                 owner = "".join(f"{noun.one}'s " for noun in path[:-1])
                 others.setdefault(f"{its} {owner}{last}", []).append(plural_phrase(said) if many else said)
-        rest = [f"the {listed(said)} of {whose}" for whose, said in others.items()]
+        rest = [
+            # "The languages of their country languages"
+            f"{whose.split(' ')[0]} {said[0]}" if whose.endswith(f" {said[0]}") and len(said) == 1
+            else f"the {listed(said)} of {whose}"
+            for whose, said in others.items()
+        ]  # fmt: skip
         return listed(own), listed(rest)
 
     def beyond_owner(self, node: int) -> str:
@@ -98,10 +107,9 @@ class Phrases:
         # Once some of them have been singled out, the others are not asked for.
         subject = self.query.subject
         chosen = any(self.clauses.path(self.nodes, subject, self.node_of(part)) is None for part in self.query.where)
-        their = "those" if chosen else "their"
-        if not path:
-            return f"{their} {noun.many}"
-        return f"the {path[-1].many} of {their} {noun.many}"
+        role = "" if chosen else self.clauses.as_role(self.nodes[0].table, self.nodes[subject].columns)
+        theirs = f"{'those' if chosen else 'their'} {noun.many}{role}"
+        return f"the {path[-1].many} of {theirs}" if path else theirs
 
     def group_name(self, ref: Ref) -> str:
         """What a class of rows is called, with whose it is where that must be said: ``pet type``."""
@@ -135,7 +143,8 @@ class Phrases:
             most = f"{'most' if order.descending else 'fewest'} {said[len('number of ') :]}"
         if not modifiers:
             return f"the {count} {noun} with the {most}"
-        if all(kind == "plain" for kind, _ in modifiers):
+        compared = any(isinstance(part, COMPARING) for part in conditions)
+        if not compared and all(kind == "plain" for kind, _ in modifiers):
             return f"the {count} {self.agreeing(self.clauses.attach(noun, modifiers), limit)} with the {most}"
         among = self.clauses.attach(self.rows.many, modifiers)
         return f"the {count} {noun} with the {most} among {among}"
@@ -161,15 +170,3 @@ class Phrases:
 def led(lead: str, text: str) -> str:
     """Put words before a sentence."""
     return f"{lead}{text[:1].lower()}{text[1:]}" if lead else text
-
-
-def singular_verbs(text: str) -> str:
-    """Make the verbs of ``that``-clauses agree with one: the first of a clause and those joined to it."""
-    text = re.sub(r"\b(that|and) belong to\b", r"\1 belongs to", text)
-    text = re.sub(r"\bthat do not belong\b", "that does not belong", text)
-    text = re.sub(r"\bthat have\b", "that has", text)
-    text = re.sub(r"\bthat do not have\b", "that does not have", text)
-    text = re.sub(r"\bthat are\b", "that is", text)
-    text = re.sub(r"\band have\b", "and has", text)
-    text = re.sub(r"\band do not have\b", "and does not have", text)
-    return re.sub(r"\band are\b", "and is", text)

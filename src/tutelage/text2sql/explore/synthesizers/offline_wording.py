@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from tutelage.text2sql.database.catalog import Value
 from tutelage.text2sql.explore.synthesizers.naming import Naming, Noun
-from tutelage.text2sql.explore.synthesizers.offline_tree import Node, Ref
+from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Node, Ref
 from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
 from tutelage.text2sql.explore.words import UNCOUNTABLE, article, is_plural
 
@@ -44,6 +44,18 @@ def with_article(said: str) -> str:
     return f"{article(said)} {said}"
 
 
+def singular_verbs(text: str) -> str:
+    """Make the verbs of ``that``-clauses agree with one: the first of a clause and those joined to it."""
+    text = re.sub(r"\b(that|and) belong to\b", r"\1 belongs to", text)
+    text = re.sub(r"\bthat do not belong\b", "that does not belong", text)
+    text = re.sub(r"\bthat have\b", "that has", text)
+    text = re.sub(r"\bthat do not have\b", "that does not have", text)
+    text = re.sub(r"\bthat are\b", "that is", text)
+    text = re.sub(r"\band have\b", "and has", text)
+    text = re.sub(r"\band do not have\b", "and does not have", text)
+    return re.sub(r"\band are\b", "and is", text)
+
+
 @dataclass(frozen=True, slots=True)
 class Wording:
     """Names and values of one question; ``rng`` chooses among the ways to say them."""
@@ -52,6 +64,7 @@ class Wording:
     roles: Roles
     rng: np.random.Generator
     quote: str
+    said: dict[Aggregate, str] = field(default_factory=dict)  # a question says "mean" or "average", and not both
 
     def pick(self, options: Sequence[str]) -> str:
         """Choose one wording."""
@@ -103,6 +116,8 @@ class Wording:
         """Say a column's highest or lowest value: the earliest date, the largest population."""
         if profile.ranks and not highest:
             return said if said.startswith("best ") else f"best {said}"
+        if said.startswith("number of "):
+            return f"{'highest' if highest else 'lowest'} {said}"
         if profile.role in ("date", "year"):
             return f"{self.pick(('latest', 'most recent') if highest else ('earliest',))} {said}"
         if said.split(" ")[-1].lower() in _LARGE:

@@ -32,7 +32,7 @@ SoundKey: TypeAlias = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 MAX_VALUES = 1000
 
 _YES = {"t", "true", "yes", "y", "1", "1.0"}
-_NO = {"f", "false", "no", "n", "0", "0.0"}
+NO = {"f", "false", "no", "n", "0", "0.0"}
 _CODE = {
     "code", "zip", "postcode", "postal", "phone", "telephone", "mobile", "cell", "fax", "ssn", "isbn", "url",
     "website", "email", "mail", "uid", "guid", "uuid", "identifier", "password", "login", "token", "hash", "ip",
@@ -40,7 +40,7 @@ _CODE = {
     "link", "picture",
 }  # fmt: skip
 # Numbers under these names stand for something that has a name elsewhere.
-_STANDS_FOR = {
+STANDS_FOR = {
     "major", "advisor", "type", "status", "category", "class", "group", "manager", "owner", "parent", "gender",
     "sex", "state", "country", "region", "department", "capital", "city", "role", "kind", "color", "colour",
     "district", "hand", "ref",
@@ -50,6 +50,7 @@ _ORDINAL = {
     "stage", "version", "floor", "quarter", "month", "day", "week", "hour", "season", "episode", "step",
     "sequence", "tier", "best", "size", "star",
 }  # fmt: skip
+_TIME_PARTS = {"second", "minute", "hour", "day", "week", "month", "quarter"}
 _RANKS = {"rank", "ranking", "position", "finish", "place", "seed", "priority"}
 _WEIGHED = {"weight", "price", "height", "length", "size", "rate", "rating", "score", "salary"}
 _CATEGORY = {
@@ -91,6 +92,7 @@ class Profile:
     whole: bool = False  # whole numbers only
     additive: bool = False  # a sum over rows means something
     statistic: bool = False  # its name says an aggregate already
+    time_part: bool = False  # a month, an hour: asked by, and never asked for
     ranks: bool = False  # 1 is the best: "the highest rank" would say the least number or the greatest
     dated: Literal["day", "time", "compact", ""] = ""  # 2020-01-31, the same with a time, 20200131
 
@@ -98,6 +100,11 @@ class Profile:
     def comparable(self) -> bool:
         """Whether ``more than`` or ``before`` means something."""
         return self.role in ("measure", "ordinal", "year", "date")
+
+    @property
+    def listed(self) -> bool:
+        """Whether anybody asks to see it: not a yes or no, nor the minute of an hour."""
+        return self.role not in ("empty", "flag") and not self.time_part
 
     @property
     def numeric(self) -> bool:
@@ -151,7 +158,7 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
     lowered = {str(value).strip().lower() for value in filled}
     asks = phrase(column.name).split()[0] in ("is", "has", "if", "was", "can") or column.name.lower().endswith("_yn")
     letters = lowered & {"t", "true", "yes"} and lowered & {"f", "false", "no"}
-    if lowered <= _YES | _NO and len(lowered) <= 2 and (asks or letters or column.type.lower().startswith("bool")):
+    if lowered <= _YES | NO and len(lowered) <= 2 and (asks or letters or column.type.lower().startswith("bool")):
         return profile("flag")
 
     textual = any(isinstance(value, str) for value in filled)
@@ -174,11 +181,11 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
         elif (
             padded
             or (known & _CODE and words[:2] != ["number", "of"])
-            or known & _STANDS_FOR
+            or known & STANDS_FOR
             or " ".join(words) in things
         ):
             return profile("ordinal" if "version" in known else "code")
-        elif known & _ORDINAL and words[:2] != ["number", "of"] and "worth" not in known:
+        elif _ordinal(words) or (whole and _on_the_clock(words, low, high, reckoned)):
             role = "ordinal"
         else:
             role = "measure"
@@ -192,7 +199,8 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
             whole=whole,
             additive=role == "measure" and bool(known & _ADDITIVE),
             statistic=bool(known & STATISTIC),
-            ranks=bool(known & _RANKS),
+            time_part=role == "ordinal" and last in _TIME_PARTS,
+            ranks=role == "ordinal" and bool(known & _RANKS),
         )
 
     strings = [str(value) for value in filled]
@@ -212,6 +220,18 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
     if repeats or (known & _CATEGORY and distinct <= 0.95 * rows) or (last in _CATEGORY and rows <= 50):
         return profile("category")
     return profile("text")
+
+
+def _ordinal(words: list[str]) -> bool:
+    return bool(_ORDINAL.intersection(words)) and words[:2] != ["number", "of"] and not {"worth", "point"} & {*words}
+
+
+def _on_the_clock(words: list[str], low: float, high: float, values: tuple[Value, ...]) -> bool:
+    """Whether whole numbers are read off a clock and not to be averaged: 1430 for half past two, or its minutes."""
+    if words[-1] in ("minute", "second"):
+        return low >= 0 and high < 60
+    together = low >= 0 and 1000 <= high <= 2400 and all(int(float(value)) % 100 < 60 for value in values)
+    return "time" in words and together
 
 
 class Roles:
