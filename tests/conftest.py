@@ -1,6 +1,8 @@
 """Fixtures that every part shares."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,41 @@ from omegaconf import DictConfig
 from tutelage.core import config
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# train.py, killed after so many training batches of the process; {code} may change more before it starts.
+KILLED = """
+import os, signal, sys
+from tutelage.core import callbacks
+batches = 0
+def end(self, *args, kept=callbacks.LastCheckpoint.on_train_batch_end, **kwargs):
+    global batches
+    kept(self, *args, **kwargs)
+    batches += 1
+    if batches == {kill_after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks.LastCheckpoint.on_train_batch_end = end
+{code}
+sys.argv[0] = "train.py"
+exec(open("train.py").read())
+"""
+
+
+def script(*overrides: str, code: str = "", kill_after: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a process of its own, and kill it after so many training batches of this process."""
+    return subprocess.run(
+        [sys.executable, "-c", KILLED.format(code=code, kill_after=kill_after), *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def train_script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The function `script`."""
+    return script
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """Whole runs on a handful of scenes: what they leave behind, resuming, several processes, and what they refuse."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from tutelage.core.results import read_metrics
 from tutelage.core.run import evaluate, open_task, train
 from tutelage.multilabel.task import label_shares
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data.num_train=40",
     "data.num_val=12",
@@ -32,6 +29,7 @@ SMALL = [
     "trainer.threads=1",
 ]
 Compose = Callable[..., DictConfig]
+Script = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -44,34 +42,6 @@ def scores(folder: Path) -> dict[str, float]:
     metrics = read_metrics(folder)
     assert metrics is not None
     return {name: float(value) for name, value in metrics.items() if "time/" not in name}
-
-
-def script(*overrides: str, code: str = "", kill_after: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run train.py in a process of its own, and kill it after so many training batches of this process."""
-    program = f"""
-import os, signal, sys
-from tutelage.core import callbacks
-batches = 0
-def end(self, *args, kept=callbacks.LastCheckpoint.on_train_batch_end, **kwargs):
-    global batches
-    kept(self, *args, **kwargs)
-    batches += 1
-    if batches == {kill_after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-callbacks.LastCheckpoint.on_train_batch_end = end
-{code}
-sys.argv[0] = "train.py"
-exec(open("train.py").read())
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", program, *overrides],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_run_leaves_what_was_promised(
@@ -164,17 +134,17 @@ def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_
     assert not optimised & {id(p) for p in teacher.network.parameters()}
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(train_script: Script, tmp_path: Path) -> None:
     """Killed in the first epoch, at an epoch's last step before its validation, and in the second epoch."""
     common = [*SMALL, f"store={tmp_path / 'store'}", "trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=3"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = script(*common, f"run={whole}")
+    done = train_script(*common, f"run={whole}")
     assert done.returncode == 0, done.stderr
     for after in (3, 3, 4):  # step 3; step 2 + 3 = the epoch's last; then into the second epoch
-        stopped = script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
+        stopped = train_script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
         assert stopped.returncode == -signal.SIGKILL, stopped.stderr
         assert read_metrics(killed) is None
-    done = script(f"run={killed}")
+    done = train_script(f"run={killed}")
     assert done.returncode == 0, done.stderr
     for name in ("last.ckpt", "best.ckpt"):
         expected, found = weights(whole, name), weights(killed, name)
@@ -185,12 +155,12 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert (whole / "items.csv").read_text() == (killed / "items.csv").read_text()
 
 
-def test_other_settings_cannot_continue_a_run(tmp_path: Path) -> None:
+def test_other_settings_cannot_continue_a_run(train_script: Script, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text("seed: 1\n")
     (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
-    done = script(f"run={folder}", "optim.lr=1")
+    done = train_script(f"run={folder}", "optim.lr=1")
     assert done.returncode == 2 and "was started without optim.lr=1" in done.stderr and "Traceback" not in done.stderr
 
 

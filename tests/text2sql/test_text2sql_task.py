@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,29 +25,13 @@ from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
 from tutelage.text2sql.task import gather
 
 Compose = Callable[..., DictConfig]
+Script = Callable[..., subprocess.CompletedProcess[str]]
 CITIES = ("Rome", "Oslo", "Lima", "Bern", "Kiev", "Cairo", "Delhi", "Paris")
 SMALL = [
     "task=text2sql", "data=own", "trainer=cpu", "trainer.progress_bar=false", "trainer.max_epochs=2",
     "model.vocabulary=400", "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.context=256",
     "data.max_length=256", "data.batch_size=2", "data.val_size=4", "inference.max_new_tokens=24",
 ]  # fmt: skip
-
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = """
-import os, signal, sys
-from tutelage.core import callbacks
-batches = 0
-def end(self, *args, kept=callbacks.LastCheckpoint.on_train_batch_end, **kwargs):
-    global batches
-    kept(self, *args, **kwargs)
-    batches += 1
-    if batches == {kill_after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-callbacks.LastCheckpoint.on_train_batch_end = end
-sys.argv[0] = "train.py"
-exec(open("train.py").read())
-"""
 
 
 @pytest.fixture
@@ -198,38 +180,26 @@ def test_shares_of_ranks_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gather([7, 8], 1) == [7, 8]
 
 
-def script(*overrides: str, kill_after: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run train.py in a process of its own, and kill it after so many training batches."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(kill_after=kill_after), *overrides],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(folder / CHECKPOINTS / name, weights_only=True)["state_dict"]
     return state
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_bits(own: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(own: list[str], train_script: Script, tmp_path: Path) -> None:
     """With LoRA and dropout; killed in the first epoch and in the second."""
     common = [
         *SMALL, *own, f"store={tmp_path / 'store'}", "adapter=lora", "adapter.rank=4", "adapter.dropout=0.1",
         "data.max_length=80", "trainer.checkpoint_every_n_steps=1",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = script(*common, f"run={whole}")
+    done = train_script(*common, f"run={whole}")
     assert done.returncode == 0, done.stderr
     for after in (2, 4):
-        stopped = script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
+        stopped = train_script(*([*common] if not killed.exists() else []), f"run={killed}", kill_after=after)
         assert stopped.returncode == -signal.SIGKILL, stopped.stderr
         assert read_metrics(killed) is None
-    done = script(f"run={killed}")
+    done = train_script(f"run={killed}")
     assert done.returncode == 0, done.stderr
     for name in (LAST, BEST):
         expected, found = weights(whole, name), weights(killed, name)

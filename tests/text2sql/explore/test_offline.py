@@ -17,7 +17,7 @@ from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import OPERATORS, Candidate, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.offline import Offline
-from tutelage.text2sql.explore.synthesizers.offline_tree import Ref, from_json
+from tutelage.text2sql.explore.synthesizers.offline_tree import Linked, Ref, from_json
 
 KNOWLEDGE = Knowledge((), (), ())
 LEVELS = 6
@@ -97,6 +97,34 @@ def test_the_largest_are_not_sought_among_the_large(grown: Grown) -> None:
     assert len(sought) > 20
     for query in sought:
         assert query.order and query.order.by not in {getattr(part, "ref", None) for part in query.where}
+
+
+def test_a_set_operation_compares_other_columns_than_it_is_limited_by(grown: Grown) -> None:
+    combined = [query for candidate, _, _ in grown if (query := from_json(dict(candidate.state))).combine]
+    assert len(combined) > 20
+    for query in combined:
+        assert query.combine is not None
+        base = {part.ref for part in query.where[:-1] if not isinstance(part, Linked)}
+        # "Ships whose name starts with L that have … but no ships whose name starts with H"
+        assert query.combine.where.ref not in base, query
+
+
+def test_a_value_that_another_hides_is_not_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "blanks.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE airport (name TEXT, country TEXT)")
+        rows = [(f"Field{n}", ("US", "US ", "UK ", "NO")[n % 4]) for n in range(40)]
+        connection.executemany("INSERT INTO airport VALUES (?, ?)", rows)
+    connection.close()
+    with opened(path) as (catalog, execute):
+        synthesizer = Offline(width=4, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+        asked = "".join(
+            child.sql
+            for walk in walks(catalog, 40)
+            for candidate in synthesizer.begin(walk)
+            for child in synthesizer.extend(pair_of(candidate, f"{walk.id}", walk), walk)
+        )
+    assert "'US'" in asked and "'UK '" in asked and "'US '" not in asked
 
 
 def test_the_key_of_a_join_is_no_condition(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     from_json,
     to_json,
 )
+from tutelage.text2sql.explore.synthesizers.offline_wording import with_article
 from tutelage.text2sql.explore.synthesizers.roles import Roles
 from tutelage.text2sql.explore.words import article, phrase, plural, plural_phrase, singular
 
@@ -288,6 +289,7 @@ def test_what_its_stands_for_comes_first(voice: Voice) -> None:
 
 def test_what_cannot_be_counted_is(voice: Voice) -> None:
     said = wordings(voice, Query((Node("concert"),), (Ref(0, "attendance"),)))
+    assert "What are the IDs of all concerts?" in wordings(voice, Query((Node("concert"),), (Ref(0, "concert_id"),)))
     assert "What is the attendance of all concerts?" in said and not any("are the attendance" in text for text in said)
 
 
@@ -332,6 +334,11 @@ def test_windows(voice: Voice) -> None:
     rank = Query(SINGER, (Ref(0, "name"),), window=Window("rank", Ref(0, "age"), None, True))
     assert voice[2].write(rank) == "SELECT name, RANK() OVER (ORDER BY age DESC) AS place FROM singer"
     assert "Rank the singers by age, oldest first, and show the name of each with the rank." in wordings(voice, rank)
+    old = Query(**{**parts(rank), "where": (OLD,)})
+    # Ranked among those that are left, and not among all.
+    assert all(re.search("^Rank the|rank by age among these singers", text) for text in wordings(voice, old))
+    beside = Query(SINGER, (Ref(0, "name"),), where=(OLD,), window=Window("average", Ref(0, "age"), Ref(0, "country")))
+    assert all("of all such singers with the same country" in text for text in wordings(voice, beside))
     best = Query(
         SINGER, (Ref(0, "country"), Ref(0, "name")), window=Window("best", Ref(0, "age"), Ref(0, "country"), True)
     )
@@ -388,4 +395,9 @@ def test_plurals() -> None:
     assert plural_phrase("date and hour") == "dates and hours"
     assert plural_phrase("number of staff") == "numbers of staff"
     assert plural_phrase("total amount spent") == "total amounts spent"
+    assert [with_article(said) for said in ("number killed", "sales", "height")] == [
+        "a number killed",
+        "sales",
+        "a height",
+    ]
     assert [article(word) for word in ("age", "university", "hour", "MPG", "year")] == ["an", "a", "an", "an", "a"]

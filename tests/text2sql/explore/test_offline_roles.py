@@ -169,6 +169,21 @@ def test_two_keys_to_one_table_are_told_apart(odd: tuple[Roles, Naming]) -> None
     assert naming.among_siblings("Has_Pet", ("StuID",)) is None
 
 
+def test_a_key_that_meets_no_row_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "blanks.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE airport (code TEXT PRIMARY KEY, city TEXT);"
+            "CREATE TABLE flight (number INTEGER PRIMARY KEY, source TEXT REFERENCES airport(code),"
+            " goal TEXT REFERENCES airport(code));"
+            "INSERT INTO airport VALUES ('OSL', 'Oslo'), ('ROM', 'Rome');"
+            "INSERT INTO flight VALUES (1, ' OSL', 'ROM'), (2, ' ROM', 'XXX');"
+        )
+    connection.close()
+    for _, naming in read(path):
+        assert [link.columns for link in naming.links] == [("goal",)]
+
+
 def test_a_key_to_several_rows_is_not_followed(tmp_path: Path) -> None:
     path = tmp_path / "fan.sqlite"
     with sqlite3.connect(path) as connection:
