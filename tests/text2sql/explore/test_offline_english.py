@@ -289,7 +289,9 @@ def test_what_its_stands_for_comes_first(voice: Voice) -> None:
 
 def test_what_cannot_be_counted_is(voice: Voice) -> None:
     said = wordings(voice, Query((Node("concert"),), (Ref(0, "attendance"),)))
-    assert "What are the IDs of all concerts?" in wordings(voice, Query((Node("concert"),), (Ref(0, "concert_id"),)))
+    assert "What are the concert IDs of all concerts?" in wordings(
+        voice, Query((Node("concert"),), (Ref(0, "concert_id"),))
+    )
     assert "What is the attendance of all concerts?" in said and not any("are the attendance" in text for text in said)
 
 
@@ -343,6 +345,11 @@ def test_windows(voice: Voice) -> None:
         SINGER, (Ref(0, "country"), Ref(0, "name")), window=Window("best", Ref(0, "age"), Ref(0, "country"), True)
     )
     assert "For each country, show the name of the oldest singer." in wordings(voice, best)
+    among = Query(**{**parts(best), "where": (OLD,)})
+    assert {"For each country, show the name of the oldest singer among singers older than 30."} <= wordings(
+        voice, among
+    )
+    assert all(text.startswith("For each country, ") for text in wordings(voice, among))
     share = Query(SINGER, (Ref(0, "country"),), aggregates=(Aggregate("count"),), grouped=True, window=Window("share"))
     assert "For each country, show the number of singers and its percentage of all singers." in wordings(voice, share)
 

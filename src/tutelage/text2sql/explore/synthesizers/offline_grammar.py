@@ -122,6 +122,8 @@ class Grammar(Joins, Nestings):
         taken |= {Ref(node.parent, column) for node in query.nodes for column in node.columns}
         if query.order and isinstance(query.order.by, Ref):
             taken.add(query.order.by)
+        if query.combine:
+            taken.add(query.combine.where.ref)
         if query.window and query.window.by:
             taken.add(query.window.by)
         for node in nodes:
@@ -131,7 +133,7 @@ class Grammar(Joins, Nestings):
                 if ref in taken:
                     continue
                 condition = self.literals.condition(
-                    query, ref, rng, single=not self.is_list(query) or bool(query.order)
+                    query, ref, rng, single=not self.is_list(query) or bool(query.order) or query.distinct
                 )
                 if condition is None:
                     continue

@@ -38,7 +38,7 @@ class Lists(Phrases):
         if simple:
             options += [f"{verb} the {own} of {rows}{with_rest}{tail}."] * 3
             if not tail:
-                be = "are" if len(query.select) > 1 or plural_verb(own) else "is"
+                be = "is" if len(query.select) == 1 and own == own_one and not plural_verb(own) else "are"
                 options += [f"What {be} the {own} of {rows}{with_rest}?"] * 2
             if not tail and query.where and not rest:
                 options += [self._which(own)]
@@ -265,23 +265,22 @@ class Lists(Phrases):
                 verb = self.pick(SHOW)
                 return f"{verb} {shown} of each {each} next to the average {said} of all such {self.rows.many}."
             verb = self.pick(SHOW)
-            return self.pick(
-                (
-                    f"For each {each}, show {shown}{joint} the average {said} "
-                    f"of all such {self.rows.many} with the same {by}.",
-                    f"{verb} {shown} of each {each} next to the average {said} for {self.rows.its} {by}.",
-                )
-            )
+            options = [f"For each {each}, show {shown}{joint} the average {said} of all such {self.rows.many} "
+                       f"with the same {by}."]  # fmt: skip
+            if not query.where:  # the average is over what the conditions leave
+                options += [f"{verb} {shown} of each {each} next to the average {said} for {self.rows.its} {by}."]
+            return self.pick(options)
         adjective = ADJECTIVES.get(said.lower())
         if window.kind == "rank":
             first = self.clauses.extreme(said, profile, highest=window.descending)
             start = (adjective[2] if window.descending else adjective[3]) if adjective else first
             within = f" within {self.rows.its} {by}" if by else ""
+            among = f" among these {self.rows.many}" if query.where else ""
             rows, verb = self.many(query.where), self.pick(SHOW)
             return self.pick(
                 (
                     f"Rank the {rows} by {said}{within}, {start} first, and show {shown} of each with the rank.",
-                    f"{verb} {shown} of each {each}, and {self.rows.its} rank by {said}{within}, "
+                    f"{verb} {shown} of each {each}, and {self.rows.its} rank by {said}{within}{among}, "
                     f"with the {start} ranked first.",
                 )
             )
@@ -296,9 +295,7 @@ class Lists(Phrases):
         own_text = f"the {own}" if own else rest
         rest_text = f" and {rest}" if own and rest else ""
         be = "is" if len(shown_refs) == 1 else "are"
-        return self.pick(
-            (
-                f"For each {by}, show {own_text} of {best}{among}{rest_text}.",
-                f"What {be} {own_text} of {best} for each {by}{among}{rest_text}?",
-            )
-        )
+        options = [f"For each {by}, show {own_text} of {best}{among}{rest_text}."]
+        if not among:
+            options += [f"What {be} {own_text} of {best} for each {by}{rest_text}?"]
+        return self.pick(options)

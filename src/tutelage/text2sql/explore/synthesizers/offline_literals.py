@@ -52,7 +52,7 @@ class Literals:
             query: What the condition is added to.
             ref: The column.
             rng: Chooses.
-            single: Rows are counted, sorted or combined, so a condition that leaves one named row is no help.
+            single: Rows are counted, sorted, combined or told apart: a condition that leaves one named row is no help.
         """
         profile = self._roles.of(query.nodes[ref.node].table, ref.column)
         if profile.role in ("key", "code", "empty"):
@@ -73,10 +73,18 @@ class Literals:
     def _text(
         self, ref: Ref, values: list[Value], profile: Profile, rng: np.random.Generator, *, single: bool
     ) -> Simple | None:
-        typed = [value for value in values if isinstance(value, str) and sayable(value)]
+        # Where both 'US' and 'US ' stand in the rows, nobody can say which of them is meant.
+        bare = {value for value in profile.values if isinstance(value, str) and value == value.strip()}
+        typed = [
+            value
+            for value in values
+            if isinstance(value, str) and sayable(value) and (value in bare or value.strip() not in bare)
+        ]
         if not typed:
             return None
         chance = rng.random()
+        if profile.unique and profile.role == "category" and single:
+            return None
         if profile.role == "category":
             if len(typed) > 2 and chance < 0.15:
                 low, high = sorted(int(index) for index in rng.permutation(len(typed))[:2])

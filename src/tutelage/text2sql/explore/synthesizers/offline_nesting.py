@@ -139,7 +139,11 @@ class Nestings(Ground):
             if rng.random() < 0.5:
                 refs = self.refs(query, last.ref.node, walk, rng)
                 other = refs[0]
-            if other in query.select or (other == last.ref and self.profile(query, other).role == "flag"):
+            if (
+                other in query.select
+                or other in self.conditioned(base)
+                or (other == last.ref and self.profile(query, other).role == "flag")
+            ):
                 continue
             found = self.literals.condition(base, other, rng, single=True)
             if found is not None and found != last:

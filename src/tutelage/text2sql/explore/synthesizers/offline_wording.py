@@ -39,7 +39,7 @@ def with_article(said: str) -> str:
     """Put ``a`` or ``an`` before a phrase that takes one."""
     head = re.split(r" (?:of|in|from) ", said)[0].split(" ")[-1].lower()
     acronym = said.split(" ")[-1].isupper()
-    if not acronym and (head in UNCOUNTABLE or is_plural(head)):
+    if not acronym and not said.startswith("number ") and (head in UNCOUNTABLE or is_plural(head)):
         return said
     return f"{article(said)} {said}"
 

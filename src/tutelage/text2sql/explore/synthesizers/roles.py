@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from tutelage.text2sql.database.catalog import Catalog, Column, Table, Value
+from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table, Value
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.explore.synthesizers.quoting import quote
 from tutelage.text2sql.explore.words import phrase, singular
@@ -273,7 +273,7 @@ class Roles:
 
     @cached_property
     def sound_keys(self) -> tuple[SoundKey, ...]:
-        """The foreign keys that lead from a row to exactly one row: what they refer to is there, and unique."""
+        """The foreign keys to follow: what they refer to is unique, and some row finds it."""
         sound = []
         for key in self._catalog.foreign_keys:
             referred = self._catalog.table(key.referred_table)
@@ -285,6 +285,14 @@ class Roles:
             else:
                 unique = set(referred.primary_key) == set(key.referred_columns)
             rows = bool(referred.num_rows) and bool(self._catalog.table(key.table).num_rows)
-            if unique and rows:
+            if unique and rows and self._met(key):
                 sound.append((key.table, key.columns, referred.name, key.referred_columns))
         return tuple(dict.fromkeys(sound))
+
+    def _met(self, key: ForeignKey) -> bool:
+        """Whether any row finds the one it refers to: a blank before each code, and a join is empty."""
+        columns = zip(key.columns, key.referred_columns, strict=True)
+        on = " AND ".join(f"T1.{quote(ours)} = T2.{quote(theirs)}" for ours, theirs in columns)
+        sql = f"SELECT 1 FROM {quote(key.table)} AS T1 JOIN {quote(key.referred_table)} AS T2 ON {on} LIMIT 1"
+        result = self._execute(sql)
+        return result.status != "ok" or bool(result.rows)
