@@ -20,6 +20,7 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
+from tutelage.text2sql.report import groups
 from tutelage.text2sql.run_folder import load_run
 from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
 from tutelage.text2sql.task import gather
@@ -65,6 +66,16 @@ def own(tmp_path: Path) -> list[str]:
     return [f"data.database={database}", f"data.explored={explored}", f"data.test={test}"]
 
 
+def test_groups_go_from_easy_to_hard() -> None:
+    asked = [("extra", "", "0"), ("easy", "", "1"), ("easy", "", "0"), ("hard", "", "1"), ("medium", "", "")]
+    items = [{"difficulty": d, "level": v, "right": r, "source": "people"} for d, v, r in asked]
+    items += [{"difficulty": "", "level": level, "right": "1", "source": "explored"} for level in "21"]
+    assert groups(items) == [
+        ("easy", 2, 50.0), ("hard", 1, 100.0), ("extra", 1, 0.0),
+        ("explored, level 1", 1, 100.0), ("explored, level 2", 1, 100.0),
+    ]  # fmt: skip
+
+
 def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_path: Path, capsys: Any) -> None:
     cfg = compose_config(*SMALL, *own, "method.held_out=0.3", "report.base=true")
     folder = tmp_path / "run"
@@ -80,7 +91,8 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     assert {"id", "db_id", "sql", "candidates"} <= predictions[0].keys()
     with (folder / "items.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(predictions)
-    assert "Explored: what explored holds" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "Explored: what explored holds" in page and "<svg" in page
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["corpus"]["seeds"] == 0
 

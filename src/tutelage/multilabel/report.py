@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from tutelage.core import results
-from tutelage.core.curves import read_curves
+from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
@@ -124,10 +124,10 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
         rows=rows,
         notes=dict(source.notes),
         protocols=scoring.PROTOCOLS,
-        curves=_svg(_draw_curves(folder)),
+        curves=svg(draw_curves(folder)),
         classes=classes,
         without_positives=[row["label"] for row in classes if row["positives"] == "0"],
-        class_figure=_svg(_draw_classes(classes)),
+        class_figure=svg(_draw_classes(classes)),
         pictures=_pictures(folder, label_names=source.label_names),
         metrics=metrics,
         config=OmegaConf.to_yaml(cfg, resolve=True),
@@ -138,24 +138,6 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
 def _read_classes(folder: Path) -> list[dict[str, str]]:
     with (folder / CLASSES).open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _draw_curves(folder: Path) -> Figure:
-    curves = read_curves(folder)
-    train = {name: points for name, points in curves.items() if name.startswith("train/")}
-    val = {name: points for name, points in curves.items() if name.startswith("val/")}
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, group, what in zip(
-        figure.subplots(1, 2), (train, val), ("training losses", "validation, percent"), strict=True
-    ):
-        for name, points in sorted(group.items()):
-            axes.plot(*zip(*points, strict=True), label=name.split("/", 1)[1], linewidth=1.4)
-        axes.set(title=what, xlabel="step")
-        if group:
-            axes.legend(fontsize=8)
-        if what.startswith("training"):
-            axes.set_yscale("log")
-    return figure
 
 
 def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
@@ -173,15 +155,6 @@ def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
     axes.set(xlabel="average precision, percent", xlim=(0, 100))
     axes.legend(fontsize=8)
     return figure
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    # Without a date and with a fixed salt the same numbers give the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "tutelage"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any]]:

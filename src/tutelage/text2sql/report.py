@@ -9,6 +9,7 @@ import jinja2
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
+from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
@@ -17,6 +18,7 @@ SCORES = {
     "ex_without_doubtful": "without doubtful databases",
     "ex_explored": "held-out explored questions",
 }
+DIFFICULTIES = ("easy", "simple", "medium", "moderate", "hard", "challenging", "extra")  # Spider's and BIRD's, in order
 PROTOCOL = (
     "EX: share of questions whose query gives the gold query's result on the databases at hand, in percent, with its "
     "95 % interval (Wilson). Held-out explored questions share no query template with what was trained on."
@@ -67,6 +69,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
         columns=columns,
         rows=rows,
         protocol=PROTOCOL,
+        curves=svg(draw_curves(folder, losses=["train/loss"])),
         groups=groups(items),
         wrong=[item for item in items if item["right"] == "0"][:100],
         notes=notes,
@@ -77,13 +80,18 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
 
 
 def groups(items: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
-    """Count right answers by difficulty (people's questions) and level (explored ones): name, count, percent."""
+    """Count right answers by difficulty (people's questions), then level (explored ones): name, count, percent."""
     found: dict[str, list[int]] = {}
     for item in items:
         if item["right"]:
             name = f"explored, level {item['level']}" if item["source"] == "explored" else item["difficulty"] or "all"
             found.setdefault(name, []).append(int(item["right"]))
-    return [(name, len(rights), 100 * sum(rights) / len(rights)) for name, rights in sorted(found.items())]
+    return [(name, len(rights), 100 * sum(rights) / len(rights)) for name, rights in sorted(found.items(), key=_place)]
+
+
+def _place(group: tuple[str, Any]) -> tuple[int, str]:
+    name = group[0]
+    return (DIFFICULTIES.index(name) if name in DIFFICULTIES else len(DIFFICULTIES), name)
 
 
 def _title(cfg: DictConfig) -> str:
