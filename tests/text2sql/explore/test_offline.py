@@ -17,7 +17,7 @@ from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import OPERATORS, Candidate, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.offline import Offline
-from tutelage.text2sql.explore.synthesizers.offline_tree import Linked, Ref, from_json
+from tutelage.text2sql.explore.synthesizers.offline_tree import Compare, Linked, Ref, from_json
 
 KNOWLEDGE = Knowledge((), (), ())
 LEVELS = 6
@@ -107,6 +107,21 @@ def test_a_set_operation_compares_other_columns_than_it_is_limited_by(grown: Gro
         base = {part.ref for part in query.where[:-1] if not isinstance(part, Linked)}
         # "Ships whose name starts with L that have … but no ships whose name starts with H"
         assert query.combine.where.ref not in base, query
+        # "Those that are not X, except those that are not Y"
+        excepted = query.combine.where if query.combine.op == "except" else None
+        assert not (isinstance(excepted, Compare) and excepted.op == "!="), query
+
+
+def test_a_step_joins_nothing_that_it_does_not_speak_of(grown: Grown) -> None:
+    steps = [
+        (query, candidate)
+        for candidate, _, _ in grown
+        if (query := from_json(dict(candidate.state))).cte and query.cte.kind == "top"
+    ]
+    assert len(steps) > 20
+    for query, candidate in steps:
+        spoken = {part.node if isinstance(part, Linked) else part.ref.node for part in query.where}
+        assert len(query.nodes) == 1 or spoken, candidate.sql
 
 
 def test_values_that_name_too_little_or_too_much_are_not_asked_for(tmp_path: Path) -> None:
@@ -136,11 +151,11 @@ def test_the_key_of_a_join_is_no_condition(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executescript(
             "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT, continent TEXT);"
-            "CREATE TABLE language (language TEXT, country_code TEXT REFERENCES country(code), share REAL);"
+            "CREATE TABLE language (name TEXT UNIQUE, country_code TEXT REFERENCES country(code), share REAL);"
         )
         rows = [(f"C{n}", f"Land{n}", "AB"[n % 2]) for n in range(9)]
         connection.executemany("INSERT INTO country VALUES (?, ?, ?)", rows)
-        spoken = [(f"Tongue{n % 7}", f"C{n % 5}", 2.5 * n) for n in range(30)]
+        spoken = [(f"Tongue{n}", f"C{n % 5}", 2.5 * n) for n in range(30)]
         connection.executemany("INSERT INTO language VALUES (?, ?, ?)", spoken)
     connection.close()
     asked = joined = 0
@@ -152,7 +167,7 @@ def test_the_key_of_a_join_is_no_condition(tmp_path: Path) -> None:
                 children = [child for pair in level for child in synthesizer.extend(pair, walk)]
                 level = [pair_of(child, f"{walk.id}.{depth}.{n}", walk) for n, child in enumerate(children[:12])]
                 for child in children:
-                    conditioned = "country_code = '" in child.sql or "country_code IN ('" in child.sql
+                    conditioned = any(f"country_code {how}" in child.sql for how in ("= '", "IN ('", "= (SELECT"))
                     query = from_json(dict(child.state))
                     # "Countries that have a language whose country code is …"; of languages it may be said.
                     of_countries = query.subject != 0 or query.nodes[0].table == "country"

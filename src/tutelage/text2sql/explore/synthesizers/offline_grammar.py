@@ -116,10 +116,8 @@ class Grammar(Joins, Nestings):
             return None
         nodes = self.entity_nodes(query)
         rng.shuffle(nodes)
-        taken = self.conditioned(query) | ({*query.select} if query.grouped else set())
+        taken = self.conditioned(query) | self.tying(query) | ({*query.select} if query.grouped else set())
         taken |= {part.ref for part in query.aggregates if part.ref is not None}
-        # "Countries that have a city whose country code is …"
-        taken |= {Ref(node.parent, column) for node in query.nodes for column in node.columns}
         if query.order and isinstance(query.order.by, Ref):
             taken.add(query.order.by)
         if query.combine:

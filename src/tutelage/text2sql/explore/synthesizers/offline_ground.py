@@ -91,6 +91,11 @@ class Ground:
         """The columns that conditions are on."""
         return {part.ref for part in query.where if not isinstance(part, Linked)}
 
+    @staticmethod
+    def tying(query: Query) -> set[Ref]:
+        """The keys that a join follows: "countries that have a city whose country code is …" asks for nothing."""
+        return {Ref(node.parent, column) for node in query.nodes for column in node.columns}
+
     def is_class(self, query: Query, ref: Ref) -> bool:
         """Whether rows fall into classes by a column."""
         profile = self.profile(query, ref)

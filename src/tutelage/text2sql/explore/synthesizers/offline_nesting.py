@@ -46,7 +46,7 @@ class Nestings(Ground):
         node = query.subject if rng.random() < 0.8 else int(rng.integers(len(query.nodes)))
         if self.naming.is_bridge(query.nodes[node].table):
             return None
-        conditioned = self.conditioned(query)
+        conditioned = self.conditioned(query) | self.tying(query)
         if query.order and isinstance(query.order.by, Ref):
             conditioned.add(query.order.by)  # "the highest rating among those below the average"
         if kind == "linked":
@@ -156,18 +156,26 @@ class Nestings(Ground):
         exact = isinstance(second, Compare) and second.op == "="
         if op is None or (second.ref == last.ref and (op == "union" or (op == "intersect" and not exact))):
             return None
+        rows = query.subject == 0 and not self._lists_a_class(query)
+        negated = isinstance(second, Compare) and second.op == "!="
+        # "At least 5, except those above 5", "except those whose model is not …"
+        if op == "except" and (negated or (rows and second.ref == last.ref)):
+            return None
         return replace(query, combine=Combine(op, second), distinct=False)
 
     def _set_operator(self, query: Query, rng: np.random.Generator) -> Literal["union", "intersect", "except"] | None:
         operators: list[Literal["union", "intersect", "except"]]
-        one_class = len(query.select) == 1 and self.is_class(query, query.select[0])
-        if query.subject or one_class:
+        if query.subject or self._lists_a_class(query):
             operators = ["intersect", "intersect", "except", "except", "union"]
         elif any(self.profile(query, ref).unique for ref in query.select) and len(query.nodes) == 1:
             operators = ["union", "except"]
         else:
             return None
         return operators[int(rng.integers(len(operators)))]
+
+    def _lists_a_class(self, query: Query) -> bool:
+        """Whether a list is of classes that many rows may be in: countries, and not singers."""
+        return len(query.select) == 1 and self.is_class(query, query.select[0])
 
     def _tells_apart(self, query: Query) -> bool:
         """Whether the columns listed name the subject's rows."""
@@ -196,6 +204,8 @@ class Nestings(Ground):
                 return None
             return replace(query, cte=Cte(kind))
         if query.order is None or query.limit is None or query.limit < 2 or not isinstance(query.order.by, Ref):
+            return None
+        if self.idle_join(query):
             return None
         for ref in self.refs(query, query.subject, walk, rng):
             profile = self.profile(query, ref)
