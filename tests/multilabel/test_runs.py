@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.results import read_metrics
@@ -246,6 +247,17 @@ def test_a_teacher_of_other_labels_is_refused(compose_config: Compose, tmp_path:
 def test_data_that_cannot_train_is_refused(compose_config: Compose, tmp_path: Path, override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         train(compose_config(*SMALL, "method=supervised", override), folder=tmp_path / "run")
+
+
+def test_a_single_label_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    rows = [f"{number:02}.png,{'cat' if number % 2 else ''}" for number in range(20)]
+    for number in range(20):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "train.csv").write_text("\n".join(["path,labels", *rows]))
+    options = ["data=table", f"data.root={tmp_path}", "data.resolution=32", "data.batch_size=4"]
+    small = [option for option in SMALL if not option.startswith("data.")]
+    with pytest.raises(ConfigError, match=r"1 label\(s\) in \('cat',\)"):
+        train(compose_config(*small, *options), folder=tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_written_is_refused(compose_config: Compose, tmp_path: Path) -> None:
