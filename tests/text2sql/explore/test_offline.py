@@ -127,9 +127,9 @@ def test_a_step_joins_nothing_that_it_does_not_speak_of(grown: Grown) -> None:
 def test_values_that_name_too_little_or_too_much_are_not_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "blanks.sqlite"
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE airport (name TEXT, country TEXT, code TEXT, city TEXT)")
-        rows = [(f"Field{n}", ("US", "US ", "UK ", "NO")[n % 4], f"C{n}", f"City{n % 9}") for n in range(40)]
-        connection.executemany("INSERT INTO airport VALUES (?, ?, ?, ?)", rows)
+        connection.execute("CREATE TABLE airport (name TEXT, country TEXT, code TEXT, city TEXT, opening_year INTEGER)")
+        rows = [(f"Field{n}", ("US", "US ", "UK ", "NO")[n % 4], f"C{n}", f"City{n % 9}", 2013) for n in range(40)]
+        connection.executemany("INSERT INTO airport VALUES (?, ?, ?, ?, ?)", rows)
     connection.close()
     with opened(path) as (catalog, execute):
         synthesizer = Offline(width=4, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
@@ -139,6 +139,8 @@ def test_values_that_name_too_little_or_too_much_are_not_asked_for(tmp_path: Pat
             for candidate in synthesizer.begin(walk)
             for child in synthesizer.extend(pair_of(candidate, f"{walk.id}", walk), walk)
         )
+    # All opened in one year: "the latest year" asks for nothing.
+    assert "opening_year" in asked and "(opening_year)" not in asked
     # Each code names one airport, of which nothing else is counted, sorted or told apart.
     assert "code = 'C" in asked and not any(
         "code = 'C" in part and ("DISTINCT" in part or "COUNT" in part) for part in asked.split(";")

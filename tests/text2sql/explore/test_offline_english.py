@@ -399,7 +399,8 @@ def test_plurals() -> None:
     assert {noun: plural(noun) for noun in nouns} == nouns
     assert {noun: singular(many) for noun, many in nouns.items()} == {noun: noun for noun in nouns}
     assert plural_phrase("code 2") == "code 2"
-    assert plural_phrase("date and hour") == "dates and hours"
+    assert plural_phrase("scheduled date and hour") == "scheduled dates and hours"
+    assert plural_phrase("state, province or county") == "states, province or county"
     assert plural_phrase("number of staff") == "numbers of staff"
     assert plural_phrase("total amount spent") == "total amounts spent"
     assert [with_article(said) for said in ("number killed", "sales", "height")] == [

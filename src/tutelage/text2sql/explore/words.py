@@ -156,8 +156,8 @@ _HEAD_ENDS = re.compile(
 
 def plural_phrase(said: str) -> str:
     """Form a noun phrase's plural at its head, or at both of two: dates and hours."""
-    if both := re.fullmatch(r"(\w+) (and|or) (\w+)", said):
-        return f"{plural(both[1])} {both[2]} {plural(both[3])}"
+    if both := re.fullmatch(r"((?:\w+ )?\w+) (and|or) (\w+)", said):
+        return f"{plural_phrase(both[1])} {both[2]} {plural(both[3])}"
     match = _HEAD_ENDS.search(said + " ")
     head, rest = (said[: match.start()], said[match.start() :]) if match and match.start() else (said, "")
     words = head.split(" ")

@@ -174,7 +174,7 @@ class Grammar(Joins, Nestings):
         equal = self.settled(query)
         for ref in self.refs(query, 0, walk, rng):
             profile = self.profile(query, ref)
-            if ref in equal or ref in query.select:
+            if ref in equal or ref in query.select or len(profile.values) < 2:
                 continue
             if profile.role == "measure" and not profile.statistic:
                 functions: list[Function] = ["avg", "avg", "max", "min", *(["sum"] if profile.additive else [])]  # type: ignore[list-item]

@@ -59,6 +59,7 @@ class Nestings(Ground):
             if kind == "average" and averaged:
                 return AgainstAverage("against_average", ref, bool(rng.random() < 0.6))
             ranked = profile.role in ("measure", "year", "date") and not profile.unique and not profile.statistic
+            ranked = ranked and len(profile.values) > 1
             if kind == "extreme" and ranked and self.is_list(query) and not query.order:
                 return AtExtreme("at_extreme", ref, bool(rng.random() < 0.6))
             if kind == "same" and (self.is_class(query, ref)):
