@@ -35,7 +35,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roles, Namin
             );
             CREATE TABLE Pets (PetID INTEGER PRIMARY KEY, PetType TEXT, pet_age INT);
             CREATE TABLE games (game_id INTEGER PRIMARY KEY, winner_id INT REFERENCES Student(StuID),
-                loser_id INT REFERENCES Student(StuID), played_on TEXT, killed INT);
+                loser_id INT REFERENCES Student(StuID), played_on TEXT, killed INT, pet INT);
             """
         )
         students = [
@@ -57,8 +57,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roles, Namin
         connection.executemany(f"INSERT INTO Student VALUES ({', '.join('?' * 11)})", students)
         connection.executemany("INSERT INTO Pets VALUES (?, ?, ?)", [(1, "cat", 3), (2, "dog", 2), (3, "cat", 5)])
         connection.executemany("INSERT INTO Has_Pet VALUES (?, ?)", [(1, 1), (2, 2), (2, 3)])
-        games = [(n, n, n + 1, f"201{n}-05-01 10:00:00", n) for n in range(1, 6)]
-        connection.executemany("INSERT INTO games VALUES (?, ?, ?, ?, ?)", games)
+        games = [(n, n, n + 1, f"201{n}-05-01 10:00:00", n, n % 3) for n in range(1, 6)]
+        connection.executemany("INSERT INTO games VALUES (?, ?, ?, ?, ?, ?)", games)
     connection.close()
     yield from read(path)
 
@@ -126,6 +126,7 @@ def test_columns_are_called_as_their_table_lets_them(odd: tuple[Roles, Naming]) 
 
 def test_numbers_that_stand_for_another_thing_are_called_ids(odd: tuple[Roles, Naming]) -> None:
     assert odd[1].column("Student", "Major") == "major ID"
+    assert odd[1].column("games", "pet") == "pet ID"  # a table of pets knows their names
 
 
 @pytest.fixture
@@ -134,6 +135,7 @@ def airfield(tmp_path: Path) -> Iterator[tuple[Roles, Naming]]:
     with sqlite3.connect(path) as connection:
         connection.executescript(
             "CREATE TABLE weather (month INTEGER, minute INTEGER, temp REAL, weather_station TEXT);"
+            "CREATE TABLE other_flight_notes (note TEXT);"
             "CREATE TABLE staff (staff_id INTEGER PRIMARY KEY, staff_name TEXT);"
             "CREATE TABLE flight (flight_id INTEGER PRIMARY KEY, departure_time INTEGER, air_time INTEGER);"
             "INSERT INTO staff VALUES (1, 'Ada'), (2, 'Ben');"
@@ -150,6 +152,7 @@ def test_what_is_not_counted_is_counted_in_records(airfield: tuple[Roles, Naming
     _, naming = airfield
     assert naming.noun("weather") == Noun("weather record", "weather records")
     assert naming.column("weather", "weather_station") == "station"
+    assert naming.noun("other_flight_notes") == Noun("flight note", "flight notes")  # other than what?
     assert naming.noun("staff") == Noun("staff member", "staff members", person=True)
     assert naming.column("staff", "staff_name") == "name"
 

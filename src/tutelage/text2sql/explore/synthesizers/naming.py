@@ -9,7 +9,21 @@ from tutelage.text2sql.explore.synthesizers.roles import STANDS_FOR, STATISTIC, 
 from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plural_phrase, singular, singular_phrase
 
 # Parts of table names that say how it is stored, not what it is.
-_STORAGE = {"ref", "tbl", "table", "data", "list", "info", "information", "dim", "fact", "lookup", "record", "records"}
+_STORAGE = {
+    "other",
+    "ref",
+    "tbl",
+    "table",
+    "data",
+    "list",
+    "info",
+    "information",
+    "dim",
+    "fact",
+    "lookup",
+    "record",
+    "records",
+}
 _PERSONS = {
     "actor", "author", "candidate", "captain", "child", "client", "coach", "conductor", "contestant", "customer",
     "director", "doctor", "driver", "editor", "employee", "engineer", "friend", "guest", "highschooler", "hero", "host",
@@ -170,7 +184,8 @@ class Naming:
     def _stands_for_another(self, table: str, column: str) -> bool:
         """Whether numbers stand for what has a name elsewhere: 3069 is no capital."""
         numbers = all(not isinstance(value, str) for value in self._roles.of(table, column).values)
-        return numbers and singular(phrase(column).split()[-1].lower()) in STANDS_FOR
+        words = [singular(word.lower()) for word in phrase(column).split()]
+        return numbers and (words[-1] in STANDS_FOR or " ".join(words) in self._roles.things)
 
     def label(self, table: str) -> tuple[str, ...]:
         """The columns that people name a row by: a name, first and last name, or nothing."""

@@ -136,7 +136,8 @@ class Lists(Phrases):
                 if first.function in ("avg", "sum")
                 else "Find"
             )
-            options = [f"What is the {said} of {the_rows}?"] * 3 + [f"{ask} the {said} of {the_rows}."]
+            be = "are" if plural_verb(said) else "is"
+            options = [f"What {be} the {said} of {the_rows}?"] * 3 + [f"{ask} the {said} of {the_rows}."]
             if first.function == "count" and first.distinct and first.ref is not None:
                 said = plural_phrase(self.clauses.full(self.nodes, first.ref))
                 different = self.pick(("different", "distinct"))
@@ -145,7 +146,7 @@ class Lists(Phrases):
                            f"How many {different} {said} {asked}?",
                            f"Count the {different} {said} of {the_rows}."]  # fmt: skip
             elif query.where:
-                options += [f"Among {rows}, what is the {said}?"]
+                options += [f"Among {rows}, what {be} the {said}?"]
             return self.pick(options)
         if counts:
             others = [self.clauses.aggregate(self.nodes, part, self.rows) for part in query.aggregates[1:]]
@@ -267,7 +268,7 @@ class Lists(Phrases):
             verb = self.pick(SHOW)
             options = [f"For each {each}, show {shown}{joint} the average {said} of all such {self.rows.many} "
                        f"with the same {by}."]  # fmt: skip
-            if not query.where:  # the average is over what the conditions leave
+            if not query.where and not rest:  # the average is over what the conditions leave
                 options += [f"{verb} {shown} of each {each} next to the average {said} for {self.rows.its} {by}."]
             return self.pick(options)
         adjective = ADJECTIVES.get(said.lower())
@@ -276,14 +277,17 @@ class Lists(Phrases):
             start = (adjective[2] if window.descending else adjective[3]) if adjective else first
             within = f" within {self.rows.its} {by}" if by else ""
             among = f" among these {self.rows.many}" if query.where else ""
-            rows, verb = self.many(query.where), self.pick(SHOW)
-            return self.pick(
-                (
-                    f"Rank the {rows} by {said}{within}, {start} first, and show {shown} of each with the rank.",
-                    f"{verb} {shown} of each {each}, and {self.rows.its} rank by {said}{within}{among}, "
-                    f"with the {start} ranked first.",
-                )
+            verb, rank = (
+                self.pick(SHOW),
+                f"{self.rows.its} rank by {said}{within}{among}, with the {start} ranked first",
             )
+            if rest:
+                return f"For each {each}, {verb.lower()} {shown}, and {rank}."
+            options = [f"{verb} {shown} of each {each}, and {rank}."]
+            if not query.where:  # "rank those whose … is at least 5 by age" loses its way
+                first_of = f"Rank the {self.rows.many} by {said}{within}, {start} first"
+                options += [f"{first_of}, and show {shown} of each with the rank."]
+            return self.pick(options)
         if adjective:
             best = f"the {adjective[2 if window.descending else 3]} {self.clauses.attach(self.rows.one, [])}"
         else:

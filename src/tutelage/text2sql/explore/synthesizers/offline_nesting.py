@@ -234,8 +234,12 @@ class Nestings(Ground):
             return None
         equal = self.settled(query)
         refs = [ref for ref in self.refs(query, 0, walk, rng) if ref not in equal]
+        profiles = {ref: self.profile(query, ref) for ref in refs}
+        # "The highest lowest value ranked first"
         measures = [
-            ref for ref in refs if self.profile(query, ref).role == "measure" and not self.profile(query, ref).has_gaps
+            ref
+            for ref, known in profiles.items()
+            if known.role == "measure" and not known.has_gaps and not known.statistic
         ]
         classes: list[Ref] = [ref for ref in refs if self.is_class(query, ref)]
         if not measures or any(isinstance(part, AtExtreme) for part in query.where):

@@ -242,7 +242,8 @@ class Roles:
         self._profiles: dict[tuple[str, str], Profile] = {}
 
     @cached_property
-    def _things(self) -> frozenset[str]:
+    def things(self) -> frozenset[str]:
+        """What the tables are about, in the singular."""
         return frozenset(
             " ".join(singular(word.lower()) for word in phrase(table.name).split()) for table in self._catalog.tables
         )
@@ -267,7 +268,7 @@ class Roles:
                 )
             )
             self._profiles[key] = _profile(
-                self._catalog.column(table, column), self._catalog.table(table), values, things=self._things - {table}
+                self._catalog.column(table, column), self._catalog.table(table), values, things=self.things - {table}
             )
         return self._profiles[key]
 
