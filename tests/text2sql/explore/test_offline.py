@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,22 @@ import sqlglot
 from concerts import make, opened
 from sqlglot import exp
 
+from tutelage.core.randomness import generator
 from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import OPERATORS, Candidate, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.offline import Offline
-from tutelage.text2sql.explore.synthesizers.offline_tree import Compare, Linked, Ref, from_json
+from tutelage.text2sql.explore.synthesizers.offline_grammar import Grammar
+from tutelage.text2sql.explore.synthesizers.offline_tree import (
+    Compare,
+    Linked,
+    Node,
+    Order,
+    Query,
+    Ref,
+    from_json,
+)
 
 KNOWLEDGE = Knowledge((), (), ())
 LEVELS = 6
@@ -110,6 +121,24 @@ def test_a_set_operation_compares_other_columns_than_it_is_limited_by(grown: Gro
         # "Those that are not X, except those that are not Y"
         excepted = query.combine.where if query.combine.op == "except" else None
         assert not (isinstance(excepted, Compare) and excepted.op == "!="), query
+
+
+def test_what_rows_lead_to_is_listed_once(door: tuple) -> None:
+    catalog, execute = door
+    grammar = Grammar(catalog, execute=execute)
+    nodes = (Node("concert"), Node("stadium", 0, ("stadium_id",), ("stadium_id",)))
+    query = Query(nodes, (Ref(1, "name"), Ref(0, "theme")), subject=1)
+    ordered = replace(query, order=Order(Ref(1, "capacity"), True))
+    given = 0
+    for parent in (query, ordered):
+        for seed in range(60):
+            grown = grammar.extend(parent, walks(catalog, 1)[0], ("join",), generator("given", seed))
+            for operator, child in islice(grown, 8):
+                if operator == "filter" and child.select == (Ref(1, "name"),):
+                    # "Stadiums that have a concert whose theme is Rock": a stadium may have two of them.
+                    assert child.distinct and child.order is None
+                    given += 1
+    assert given > 5
 
 
 def test_a_step_joins_nothing_that_it_does_not_speak_of(grown: Grown) -> None:

@@ -137,10 +137,13 @@ class Grammar(Joins, Nestings):
                     continue
                 exact = isinstance(condition, Compare) and condition.op == "="
                 if exact and ref in query.select:
-                    if len(query.select) == 1:
-                        continue
                     # What is given is not asked for.
-                    query = replace(query, select=tuple(shown for shown in query.select if shown != ref))
+                    shown = tuple(other for other in query.select if other != ref)
+                    # Where nothing is left of the rows that lead to the subject, each of these still repeats it.
+                    repeated = bool(query.subject) and not any(self.beyond(query, other.node) for other in shown)
+                    if not shown or (repeated and query.order):
+                        continue
+                    query = replace(query, select=shown, distinct=query.distinct or repeated)
                 if query.combine:
                     return replace(query, where=(*query.where[:-1], condition, query.where[-1]))
                 return replace(query, where=(*query.where, condition))
