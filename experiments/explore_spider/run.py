@@ -10,9 +10,15 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
 from math import comb
 from pathlib import Path
+from typing import TypeAlias
 
+import pyarrow.parquet as pq
+import sqlglot
 from hydra import compose, initialize_config_dir
 
 from tutelage.core.randomness import generator
@@ -23,12 +29,18 @@ from tutelage.text2sql.explore import config
 from tutelage.text2sql.explore.guard import plain
 from tutelage.text2sql.explore.pair import Pair, read_pairs
 from tutelage.text2sql.explore.pipeline import explore
+from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.roles import Roles
+
+Projection: TypeAlias = tuple[str, frozenset[str], bool]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SPIDER = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "spider"
+# The study asks for all that a database gives: it ends when a thousand walks bring nothing.
+WALKS, PATIENCE = 20_000, 1000
 MAX_COLUMNS = 5  # that a plain projection lists
+FULL = 200  # pairs of a level
 
 
 def database(db_id: str) -> Path:
@@ -44,18 +56,60 @@ def explored(db_id: str, out: Path, gold: list[dict[str, str]]) -> Path:
     mine = [{"question": item["question"], "query": item["query"]} for item in gold if item["db_id"] == db_id]
     guard.write_text(json.dumps(mine), encoding="utf-8")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = [f"database='{database(db_id)}'", f"guard=['{guard}']"]
+        overrides = [f"database='{database(db_id)}'", f"guard=['{guard}']", f"per_level={FULL}"]
+        overrides += [f"walks={WALKS}", f"patience={PATIENCE}"]
         settings = config.explore_settings(compose("explore", overrides=overrides))
     return explore(settings, store=Store(out / "store"), out=out / db_id)
 
 
-def projections(catalog: Catalog, roles: Roles) -> int:
-    """How many plain projections there are: sets of up to MAX_COLUMNS columns of one table that hold values."""
-    total = 0
+def listed_columns(catalog: Catalog, roles: Roles, naming: Naming) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each table with what may be listed of it, and which of these alone may be asked for as different values."""
     for table in catalog.tables:
-        shown = [column for column in table.columns if roles.of(table.name, column.name).role not in ("empty", "flag")]
-        total += sum(comb(len(shown), size) for size in range(1, MAX_COLUMNS + 1)) if table.num_rows else 0
+        if table.num_rows and not naming.is_bridge(table.name):
+            shown = [column.name for column in table.columns if roles.of(table.name, column.name).listed]
+            profiles = {name: roles.of(table.name, name) for name in shown}
+            yield (
+                table.name,
+                shown,
+                [name for name in shown if not profiles[name].unique and profiles[name].role != "key"],
+            )
+
+
+def num_projections(catalog: Catalog, roles: Roles, naming: Naming) -> int:
+    """How many queries level 1 can be: sets of up to MAX_COLUMNS columns of one table, and its different values."""
+    total = sum(bool(table.num_rows) and naming.is_bridge(table.name) for table in catalog.tables)
+    for _, shown, repeated in listed_columns(catalog, roles, naming):
+        total += len(repeated) + sum(comb(len(shown), size) for size in range(1, MAX_COLUMNS + 1))
     return total
+
+
+def projection_of(sql: str) -> Projection:
+    """The table, the columns and whether they are DISTINCT, of a query of level 1."""
+    tree = sqlglot.parse_one(sql, dialect="sqlite")
+    tables, columns = tree.find_all(sqlglot.exp.Table), tree.find_all(sqlglot.exp.Column)
+    return next(tables).name, frozenset(column.name for column in columns), bool(tree.args.get("distinct"))
+
+
+def why_not(folder: Path, pairs: list[Pair], catalog: Catalog, roles: Roles, naming: Naming) -> str:
+    """Why queries of level 1 that are possible were not accepted, each by the reason it met last."""
+    taken = {projection_of(pair.sql) for pair in pairs}
+    rejected = pq.read_table(folder / "rejected.parquet").to_pylist()
+    # A repetition of what was accepted says nothing of a query that was not.
+    met = {projection_of(row["sql"]): row["reason"] for row in rejected if row["level"] == 1}
+    reasons: Counter[str] = Counter()
+    for table, shown, repeated in listed_columns(catalog, roles, naming):
+        sets = [frozenset(chosen) for size in range(1, MAX_COLUMNS + 1) for chosen in combinations(shown, size)]
+        possible = [(table, chosen, False) for chosen in sets] + [(table, frozenset([one]), True) for one in repeated]
+        reasons.update(met.get(query, "not drawn") for query in possible if query not in taken)
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+
+
+def why_no_more(folder: Path, pairs: list[Pair], level: int) -> str:
+    """Why the other queries that were proposed at a level were turned away, each by the reason it met last."""
+    taken = {pair.sql for pair in pairs}
+    rejected = pq.read_table(folder / "rejected.parquet").to_pylist()
+    met = {row["sql"]: row["reason"] for row in rejected if row["level"] == level and row["sql"] not in taken}
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(Counter(met.values()).items()))
 
 
 def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[str, object]]:
@@ -67,10 +121,15 @@ def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[s
     queries = {" ".join(item["query"].lower().split()) for item in gold}
     rows: list[dict[str, object]] = []
     with Executor(workers=0, limits=Limits()) as executor:
-        possible = projections(catalog, Roles(catalog, execute=lambda sql: executor.run(database(db_id), sql)))
-        for level in sorted({pair.level for pair in pairs}):
+        roles = Roles(catalog, execute=lambda sql: executor.run(database(db_id), sql))
+        naming = Naming(catalog, roles)
+        possible = num_projections(catalog, roles, naming)
+        for level in range(1, 6):
             mine = [pair for pair in pairs if pair.level == level]
             ran = [executor.run(database(db_id), pair.sql) for pair in mine]
+            why = ""
+            if len(mine) < FULL:
+                why = why_not(folder, mine, catalog, roles, naming) if level == 1 else why_no_more(folder, mine, level)
             rows.append(
                 {
                     "db_id": db_id,
@@ -81,15 +140,17 @@ def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[s
                     "gold_queries": sum(" ".join(pair.sql.lower().split()) in queries for pair in mine),
                     "operators": " ".join(sorted({pair.operators[-1] for pair in mine if pair.operators})),
                     "walks": manifest["counts"]["walks"],
-                    "possible_projections": possible if level == 1 else "",
+                    "ended": manifest["ended"],
+                    "possible": possible if level == 1 else "",
+                    "why_not": why,
                 }
             )
     return rows
 
 
 def sample(pairs: list[Pair], size: int) -> str:
-    """Write random pairs to be read."""
-    chosen = sorted(generator("explore_spider", "sample", 1).permutation(len(pairs))[:size].tolist())
+    """Write random pairs to be read (those of seed 1 were read before, and mended)."""
+    chosen = sorted(generator("explore_spider", "sample", 2).permutation(len(pairs))[:size].tolist())
     lines = ["# 50 random pairs", ""]
     for number, place in enumerate(chosen, start=1):
         pair = pairs[place]
@@ -118,7 +179,8 @@ def main() -> None:
     (HERE / "sample.md").write_text(sample(pairs, 50), encoding="utf-8")
     for db_id in folders:
         mine = [row for row in rows if row["db_id"] == db_id]
-        print(f"| {db_id} | {mine[0]['possible_projections']} |", " | ".join(str(row["pairs"]) for row in mine), "|")
+        counts = " | ".join(str(row["pairs"]) for row in mine)
+        print(f"| {db_id} | {counts} | {mine[0]['possible']} | {mine[0]['why_not']} | {mine[0]['walks']} |")
     print(f"{len(pairs)} pairs, {sum(int(str(row['executable'])) for row in rows)} run to rows; "
           f"gold questions {sum(int(str(row['gold_questions'])) for row in rows)}, "
           f"gold queries {sum(int(str(row['gold_queries'])) for row in rows)}")  # fmt: skip
