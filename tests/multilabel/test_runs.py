@@ -112,6 +112,23 @@ def test_a_new_student_starts_at_the_labels_shares(compose_config: Compose, tmp_
     assert (task.module(task.datamodule()).student.head.classifier.bias == 7).all()
 
 
+def test_a_probe_trains_the_head_alone_and_is_then_fine_tuned(compose_config: Compose, tmp_path: Path) -> None:
+    common = [*SMALL, "method=supervised", "trainer.max_epochs=1"]
+    task = open_task(compose_config(*common), folder=tmp_path / "run")
+    untouched = task.module(task.datamodule()).student.state_dict()
+    torch.save(untouched, tmp_path / "start.pth")
+    start = f"model.student.checkpoint={tmp_path / 'start.pth'}"
+    train(compose_config(*common, "model.student.frozen=backbone", start), folder=tmp_path / "probe")
+    probed = weights(tmp_path / "probe")
+    changed = {name for name in untouched if not torch.equal(untouched[name], probed[f"student.{name}"])}
+    assert changed == {"head.classifier.weight", "head.classifier.bias"}
+
+    checkpoint = f"model.student.checkpoint={tmp_path / 'probe' / 'checkpoints' / 'best.ckpt'}"
+    train(compose_config(*common, checkpoint), folder=tmp_path / "tuned")
+    tuned = weights(tmp_path / "tuned")
+    assert any(not torch.equal(probed[name], tuned[name]) for name in probed if name.startswith("student.backbone."))
+
+
 def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_path: Path) -> None:
     from lightning.pytorch import Trainer
 

@@ -72,6 +72,18 @@ def test_a_new_head_starts_at_the_labels_shares() -> None:
     assert torch.equal(look(without_bias, images()).logits_BK, before)
 
 
+def test_frozen_batch_norms_keep_their_statistics() -> None:
+    network = make(frozen="batch_norm").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(images()).logits_BK.sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    # All else is trained, the norms' scales and shifts too.
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    free = make().train()
+    free(images())
+    assert any(not torch.equal(before[name], value) for name, value in free.state_dict().items())
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_are_laid_out_alike(name: str) -> None:
     grid, embedding_dim, exact = FAMILIES[name]

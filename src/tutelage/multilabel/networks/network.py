@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutelage.core.build import build
 from tutelage.core.errors import ConfigError
@@ -33,6 +34,10 @@ class NetworkSpec:
             maps cost time. Not every network can.
         channels_last: Memory layout; None chooses by family.
         cams: ``head`` for the head's own maps, ``gradient`` for Grad-CAM.
+        frozen: What stays as the weights brought it. ``batch_norm``: the statistics of the backbone's batch norms, for
+            small batches, whose own would be noise. ``backbone``: all of it, so that the head alone learns: with
+            ``head=linear`` a linear probe, and, as another run's ``checkpoint``, the first half of probing, then
+            fine-tuning (Kumar et al., ICLR 2022).
     """
 
     name: str
@@ -42,6 +47,7 @@ class NetworkSpec:
     output_stride: int | None = None
     channels_last: bool | None = None
     cams: Literal["head", "gradient"] = "head"
+    frozen: Literal["batch_norm", "backbone"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +122,19 @@ class Network(nn.Module):
         channels_last = _suits_channels_last(backbone, anatomy) if spec.channels_last is None else spec.channels_last
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
+        if spec.frozen == "backbone":
+            backbone.requires_grad_(False)
+        self.train()  # at once: Lightning trains modules in the mode that it finds them in
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        if self.spec.frozen == "backbone":
+            self.backbone.eval()
+        elif self.spec.frozen == "batch_norm":
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, images_BCHW: Tensor, *, reads: frozenset[Field] = frozenset()) -> NetOutput:
         """Look at a batch.
