@@ -8,10 +8,10 @@ common=(task=text2sql data=spider "data.root=$SPIDER" model=smollm2_135m trainer
 case "$1" in
 small)
   common+=("model.path=$WEIGHTS" trainer=cpu trainer.precision=bf16-mixed trainer.max_epochs=1 trainer.log_every_n_steps=2
-    adapter.rank=16 adapter.alpha=32 optim.lr=5e-4 data.max_length=640 data.batch_size=1 data.val_size=8 data.test_size=50
+    adapter.rank=16 adapter.alpha=32 optim.lr=5e-4 data.max_length=640 data.batch_size=1 data.val_size=8 data.test_size=100
     inference.max_new_tokens=64 inference.batch_size=20)
-  sft=(method.max_seeds=160)
-  db_explore=(method.max_seeds=80 method.max_pairs=80 explore.walks=16 explore.per_level=6)
+  sft=(method.max_seeds=240)
+  db_explore=(method.max_seeds=120 method.max_pairs=120 explore.walks=16 explore.per_level=6)
   ;;
 full)
   common+=(trainer=auto trainer.precision=bf16-mixed trainer.max_epochs=3 data.max_length=4096 data.batch_size=8
