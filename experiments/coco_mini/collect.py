@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 
 from tutelage.core.results import print_table, read_metrics
 
-COLUMNS = ("val/best", "test/mAP", "test/mAP_low", "test/mAP_high", "test/CF1", "test/OF1", "student/parameters")
+COLUMNS = ("val/best", "test/mAP", "test/mAP_low", "test/mAP_high", "test/CF1", "test/OF1", "test/pointing_game")
 
 
 def main(runs: Path) -> None:
     """Write a row for each run that has ended, in the order of the study."""
     rows = []
-    for name in ("teacher", "lite0_supervised", "lite0_cam_kd", "small_supervised", "small_cam_kd"):
+    for name in ("probe", "teacher", "lite0_supervised", "lite0_cam_kd", "small_supervised", "small_cam_kd"):
         metrics = read_metrics(runs / name)
         if metrics is None:
             print(f"{name}: not finished")

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.core.results import format_value, markdown_table, mean_and_std, read_metrics, sweep_rows, write_sweep
+from tutelage.core.results import (
+    format_value,
+    markdown_table,
+    mean_and_std,
+    print_table,
+    read_metrics,
+    sweep_rows,
+    write_sweep,
+)
 
 
 def job(folder: Path, overrides: list[str], *, metrics: dict[str, float] | None = None, failure: str = "") -> Path:
@@ -72,3 +80,12 @@ def test_numbers_have_the_digits_of_a_table() -> None:
 
 def test_a_run_without_metrics_is_not_finished(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) is None
+
+
+def test_a_table_in_a_log_file_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ["run", *(f"test/score_{number}" for number in range(12))]
+    print_table("many scores", columns, [["a", *(f"{number}.125 ± 0.250" for number in range(12))]])
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert [line for line in printed.splitlines() if "test/score_0" in line and "test/score_11" in line]
+    assert "11.125 ± 0.250" in printed

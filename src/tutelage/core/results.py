@@ -62,13 +62,17 @@ def environment(root: Path) -> dict[str, Any]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> None:
-    """Print a table a person can read."""
+    """Print a table a person can read: folded where a terminal is narrow, as wide as it is in a log file."""
     table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        whole = console.measure(table, options=console.options.update(width=10_000)).maximum
+        console.width = max(console.width, whole)
+    console.print(table)
 
 
 def format_value(value: Value) -> str:
