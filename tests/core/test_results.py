@@ -89,3 +89,5 @@ def test_a_table_in_a_log_file_is_whole(capsys: pytest.CaptureFixture[str]) -> N
     assert "…" not in printed
     assert [line for line in printed.splitlines() if "test/score_0" in line and "test/score_11" in line]
     assert "11.125 ± 0.250" in printed
+    print_table("t", ["a"], [["1"]], caption=f"/{'long' * 40}/report.html")
+    assert f"/{'long' * 40}/report.html" in capsys.readouterr().out.splitlines()

@@ -63,7 +63,7 @@ def environment(root: Path) -> dict[str, Any]:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> None:
     """Print a table a person can read: folded where a terminal is narrow, as wide as it is in a log file."""
-    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
@@ -72,7 +72,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     if not console.is_terminal:
         whole = console.measure(table, options=console.options.update(width=10_000)).maximum
         console.width = max(console.width, whole)
-    console.print(table)
+    # Beside the table and not of it: within, a path would be broken to the table's width.
+    for part in (title, table, caption):
+        if part:
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
 
 
 def format_value(value: Value) -> str:
