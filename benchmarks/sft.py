@@ -346,10 +346,11 @@ def report(results: dict[str, Any]) -> str:
     if results["device"] == "cpu":
         lines += [
             "",
-            "Read the last row with care. In a model this thin the output layer is nearly all of the work, and where there is "
-            "no Triton, TRL's goes over every position, with entropies besides; ours goes over those of the answers, a sixth "
-            "of them. On a GPU TRL also keeps to the answers, and in a large model the output layer is a small part: this "
-            "says that ours is not slower and needs less, not how much on a GPU, where it was not measured.",
+            "Read the last row with care. In a model this thin the output layer is nearly all of the work, and where "
+            "there is no Triton, TRL's goes over every position, with entropies besides; ours goes over those of the "
+            "answers, a sixth of them. On a GPU TRL also keeps to the answers, and in a large model the output layer "
+            "is a small part: this says that ours is not slower and needs less, not how much on a GPU, where it was "
+            "not measured.",
         ]
     lines += ["", "Made by `python benchmarks/sft.py`; each round's figures are in sft.json.", ""]
     return "\n".join(lines)
