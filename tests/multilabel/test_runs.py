@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from omegaconf import DictConfig
 from PIL import Image
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.results import read_metrics
-from tutelage.core.run import evaluate, open_task, train
+from tutelage.core.run import LOCK, evaluate, open_task, train
 from tutelage.multilabel.task import label_shares
 
 SMALL = [
@@ -264,6 +265,14 @@ def test_a_teacher_of_other_labels_is_refused(compose_config: Compose, tmp_path:
 def test_data_that_cannot_train_is_refused(compose_config: Compose, tmp_path: Path, override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         train(compose_config(*SMALL, "method=supervised", override), folder=tmp_path / "run")
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with FileLock(folder / LOCK), pytest.raises(RunError, match="another process is training in"):
+        train(compose_config(*SMALL), folder=folder)
+    assert not (folder / ".hydra").exists()  # the other's config stays as it is
 
 
 def test_a_single_label_is_refused(compose_config: Compose, tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
@@ -33,6 +36,7 @@ from tutelage.core.errors import ConfigError, RunError, UserError
 from tutelage.core.task import Metrics, Task
 
 CONFIG = Path(".hydra") / "config.yaml"
+LOCK = ".lock"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -55,16 +59,46 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         open_task(cfg, folder=folder).report(finished)
         return finished
     cfg.run = str(folder)  # inside a sweep each job has a folder of its own
-    save_config(cfg, folder)
-    task = open_task(cfg, folder=folder)
-    task.prepare()
-    processes = cfg.trainer.devices
-    if processes > 1 and not launch.inside():
-        launch.launch(folder, processes=processes)
-        metrics = results.read_metrics(folder)
-        assert metrics is not None
-        return metrics
-    return fit(task)
+    with alone(folder):
+        save_config(cfg, folder)
+        task = open_task(cfg, folder=folder)
+        task.prepare()
+        processes = cfg.trainer.devices
+        if processes > 1 and not launch.inside():
+            launch.launch(folder, processes=processes)
+            metrics = results.read_metrics(folder)
+            assert metrics is not None
+            return metrics
+        return fit(task)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a run's folder, made where it is missing, to this process; a kill sets it free.
+
+    Two that train in one folder overwrite each other's checkpoints, and neither says so.
+
+    Raises:
+        RunError: Another process has it.
+        ConfigError: The folder cannot be written.
+    """
+    if launch.inside():  # the parent has it
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(
+            "run", f"another process is training in {folder}", "wait for its end, or give another folder with run="
+        ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def evaluate(folder: Path) -> Metrics:
@@ -228,7 +262,11 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
         if not overrides.exists():
             overrides.write_text("[]\n")
     except OSError as error:
-        raise ConfigError("run", f"cannot write into {folder} ({error.strerror})", "give another folder") from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError("run", f"cannot write into {folder} ({error.strerror})", "give another folder")
 
 
 def load_config(folder: Path) -> DictConfig:
