@@ -4,7 +4,7 @@
 # ROOT     the images: train2017/, val2017/, annotations/
 # WEIGHTS  ImageNet weights in timm's form: tf_efficientnet_lite0.pth, tf_efficientnet_lite2.pth
 # RUNS     where the run folders go; a run that is already finished there is passed over
-# NAME     only these runs; without one all five, then results.csv and the table
+# NAME     only these runs; without one all six, then results.csv and the table
 set -euo pipefail
 root=$1 weights=$2 runs=$3
 shift 3

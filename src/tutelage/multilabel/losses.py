@@ -41,9 +41,8 @@ class TaskLoss(nn.Module, ABC):
         """
         counted_BK = target_BK >= 0
         loss_BK = self.each(logits_BK.float(), target_BK > 0)
-        if self.reduction == "mean":
-            return global_mean(loss_BK, counted_BK)
-        return global_sum(torch.where(counted_BK, loss_BK, 0))
+        reduce = global_mean if self.reduction == "mean" else global_sum
+        return reduce(loss_BK, counted_BK)
 
 
 class Bce(TaskLoss):

@@ -4,9 +4,16 @@ import torch
 from torch import Tensor, distributed
 
 
-def global_sum(values: Tensor) -> Tensor:
-    """Sum such that averaging the gradients over processes gives the gradient of the sum over the global batch."""
-    return values.sum() * _world_size()
+def global_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the masked values of all processes' batches.
+
+    Scaled so that averaging the gradients over processes gives the gradient of the sum over the global batch.
+
+    Args:
+        values: Any shape.
+        mask: Of the same shape: weights, or which values count.
+    """
+    return _masked_sum(values, mask) * _world_size()
 
 
 def global_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -23,8 +30,12 @@ def global_mean(values: Tensor, mask: Tensor) -> Tensor:
     if _world_size() > 1:
         distributed.all_reduce(count)
         count = count / _world_size()
-    # where, not a product: a value that does not count may be infinite.
-    return torch.where(mask > 0, values * mask, 0).sum() / count.clamp(min=torch.finfo(torch.float32).tiny)
+    return _masked_sum(values, mask) / count.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    # where, not a product alone: a value that does not count may be infinite.
+    return torch.where(mask > 0, values * mask, 0).sum()
 
 
 def _world_size() -> int:

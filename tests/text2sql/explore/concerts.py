@@ -60,6 +60,14 @@ def make(folder: Path) -> Path:
     return path
 
 
+def written(path: Path, script: str) -> Path:
+    """Make a database of an SQL script."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript(script)
+    connection.close()
+    return path
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Catalog, Callable[[str], Result]]]:
     """Its catalog, and what runs SQL on it."""

@@ -1,12 +1,12 @@
 """Trees said in English and written as SQL; every wording that may come is listed."""
 
 import re
-import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from concerts import make, opened
+from concerts import make, opened, written
 
 from tutelage.core.randomness import generator
 from tutelage.text2sql.explore.synthesizers.naming import Naming
@@ -42,11 +42,17 @@ OLD = Compare("compare", Ref(0, "age"), ">", 30)
 FRENCH = Compare("compare", Ref(0, "country"), "=", "France")
 
 
-@pytest.fixture(scope="module")
-def voice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Voice]:
-    with opened(make(tmp_path_factory.mktemp("voice"))) as (catalog, execute):
+@contextmanager
+def voiced(path: Path) -> Iterator[Voice]:
+    with opened(path) as (catalog, execute):
         roles = Roles(catalog, execute=execute)
         yield roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Voice]:
+    with voiced(make(tmp_path_factory.mktemp("voice"))) as voice:
+        yield voice
 
 
 def wordings(voice: Voice, query: Query) -> set[str]:
@@ -251,19 +257,15 @@ def test_verbs_agree_with_the_one_that_is_had(voice: Voice) -> None:
 
 
 def test_a_thing_named_by_its_own_column_is_said_once(tmp_path: Path) -> None:
-    path = tmp_path / "languages.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT);"
-            "CREATE TABLE country_language (language TEXT, share REAL, country_code TEXT REFERENCES country(code));"
-            "INSERT INTO country VALUES ('NO', 'Norway'), ('IT', 'Italy');"
-            "INSERT INTO country_language VALUES ('Norwegian', 95, 'NO'), ('Italian', 94, 'IT'), ('Sami', 1, 'NO');"
-        )
-    connection.close()
+    path = written(
+        tmp_path / "languages.sqlite",
+        "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT);"
+        "CREATE TABLE country_language (language TEXT, share REAL, country_code TEXT REFERENCES country(code));"
+        "INSERT INTO country VALUES ('NO', 'Norway'), ('IT', 'Italy');"
+        "INSERT INTO country_language VALUES ('Norwegian', 95, 'NO'), ('Italian', 94, 'IT'), ('Sami', 1, 'NO');",
+    )
     nodes = (Node("country_language"), Node("country", 0, ("country_code",), ("code",)))
-    with opened(path) as (catalog, execute):
-        roles = Roles(catalog, execute=execute)
-        voice = roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+    with voiced(path) as voice:
         said = wordings(voice, Query(nodes, (Ref(1, "name"), Ref(0, "language")), subject=1))
         # "The names of the countries and their languages" might be the names of both.
         assert said and all(re.search("(together|along) with their languages", text) for text in said)
@@ -297,20 +299,16 @@ def test_what_cannot_be_counted_is(voice: Voice) -> None:
 
 
 def test_a_join_says_in_which_role(tmp_path: Path) -> None:
-    path = tmp_path / "flights.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "CREATE TABLE airport (airport_id INTEGER PRIMARY KEY, name TEXT, country_language TEXT);"
-            "CREATE TABLE flight (flight_id INTEGER PRIMARY KEY, price INTEGER,"
-            " origin_id INTEGER REFERENCES airport, destination_id INTEGER REFERENCES airport);"
-            "INSERT INTO airport VALUES (1, 'Oslo', 'x'), (2, 'Rome', 'y'), (3, 'Bern', 'y');"
-            "INSERT INTO flight VALUES (1, 90, 1, 2), (2, 120, 2, 1), (3, 80, 1, 2);"
-        )
-    connection.close()
+    path = written(
+        tmp_path / "flights.sqlite",
+        "CREATE TABLE airport (airport_id INTEGER PRIMARY KEY, name TEXT, country_language TEXT);"
+        "CREATE TABLE flight (flight_id INTEGER PRIMARY KEY, price INTEGER,"
+        " origin_id INTEGER REFERENCES airport, destination_id INTEGER REFERENCES airport);"
+        "INSERT INTO airport VALUES (1, 'Oslo', 'x'), (2, 'Rome', 'y'), (3, 'Bern', 'y');"
+        "INSERT INTO flight VALUES (1, 90, 1, 2), (2, 120, 2, 1), (3, 80, 1, 2);",
+    )
     nodes = (Node("flight"), Node("airport", 0, ("destination_id",), ("airport_id",)))
-    with opened(path) as (catalog, execute):
-        roles = Roles(catalog, execute=execute)
-        voice = roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+    with voiced(path) as voice:
         reached = wordings(voice, Query(nodes, (Ref(1, "name"),), subject=1, distinct=True))
         assert reached and all(re.search("that are the destination of (a|at least one) flight", t) for t in reached)
         none = Linked("linked", 0, ("airport_id",), (Node("flight"),), ("origin_id",), True, ())

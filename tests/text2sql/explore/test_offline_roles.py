@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from concerts import make, opened
+from concerts import make, opened, written
 
 from tutelage.text2sql.explore.synthesizers.naming import Naming, Noun
 from tutelage.text2sql.explore.synthesizers.roles import Roles
@@ -173,28 +173,24 @@ def test_two_keys_to_one_table_are_told_apart(odd: tuple[Roles, Naming]) -> None
 
 
 def test_a_key_that_meets_no_row_is_not_followed(tmp_path: Path) -> None:
-    path = tmp_path / "blanks.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "CREATE TABLE airport (code TEXT PRIMARY KEY, city TEXT);"
-            "CREATE TABLE flight (number INTEGER PRIMARY KEY, source TEXT REFERENCES airport(code),"
-            " goal TEXT REFERENCES airport(code));"
-            "INSERT INTO airport VALUES ('OSL', 'Oslo'), ('ROM', 'Rome');"
-            "INSERT INTO flight VALUES (1, ' OSL', 'ROM'), (2, ' ROM', 'XXX');"
-        )
-    connection.close()
+    path = written(
+        tmp_path / "blanks.sqlite",
+        "CREATE TABLE airport (code TEXT PRIMARY KEY, city TEXT);"
+        "CREATE TABLE flight (number INTEGER PRIMARY KEY, source TEXT REFERENCES airport(code),"
+        " goal TEXT REFERENCES airport(code));"
+        "INSERT INTO airport VALUES ('OSL', 'Oslo'), ('ROM', 'Rome');"
+        "INSERT INTO flight VALUES (1, ' OSL', 'ROM'), (2, ' ROM', 'XXX');",
+    )
     for _, naming in read(path):
         assert [link.columns for link in naming.links] == [("goal",)]
 
 
 def test_a_key_to_several_rows_is_not_followed(tmp_path: Path) -> None:
-    path = tmp_path / "fan.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "CREATE TABLE area (code INTEGER PRIMARY KEY, state TEXT);"
-            "CREATE TABLE vote (id INTEGER PRIMARY KEY, state TEXT REFERENCES area(state));"
-            "INSERT INTO area VALUES (1, 'NY'), (2, 'NY'), (3, 'NJ'); INSERT INTO vote VALUES (1, 'NY');"
-        )
-    connection.close()
+    path = written(
+        tmp_path / "fan.sqlite",
+        "CREATE TABLE area (code INTEGER PRIMARY KEY, state TEXT);"
+        "CREATE TABLE vote (id INTEGER PRIMARY KEY, state TEXT REFERENCES area(state));"
+        "INSERT INTO area VALUES (1, 'NY'), (2, 'NY'), (3, 'NJ'); INSERT INTO vote VALUES (1, 'NY');",
+    )
     for _, naming in read(path):
         assert naming.links == ()

@@ -180,8 +180,8 @@ def check(
     answer = hashlib.sha256(f"{used}{rows}".encode()).hexdigest()[:24]
     if seen.answer(answer):
         return Rejection("duplicate_result", f"another pair has these rows from {', '.join(used[0])}")
-    if unlimited := _unlimited(tree, catalog, execute):
-        return unlimited
+    if badly := _limited_badly(tree, catalog, execute):
+        return badly
     accepted = Accepted(used[0], used[1], len(result.rows), query, template, rows, answer)
     seen.note(candidate.sql, candidate.question, accepted)
     return accepted
@@ -307,7 +307,7 @@ def _fingerprint(result: Result, *, ordered: bool) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def _unlimited(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -> Rejection | None:
+def _limited_badly(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -> Rejection | None:
     """Whether some LIMIT cuts nothing off, or cuts between rows that its ORDER BY does not tell apart."""
     dialect = DIALECTS[catalog.dialect]
     for part in [tree, *tree.find_all(exp.Select)]:

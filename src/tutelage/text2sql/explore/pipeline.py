@@ -186,7 +186,6 @@ class Exploration:
         self._seen = Seen()
         self._levels: dict[int, list[Pair]] = {level: [] for level in range(1, settings.max_level + 1)}
         self._outcome = Outcome(pairs=[], rejected=[], num_walks=0)
-        self._fruitful = 0  # walks up to the last one that gave a pair
 
     def run(self) -> dict[str, Any]:
         """Go on to the end, and write the final files.
@@ -251,7 +250,8 @@ class Exploration:
 
     def _ended(self) -> str | None:
         """Why there are no more walks; None while there are. Decided between blocks, by what these gave."""
-        patience, idle = self._settings.patience, self._outcome.num_walks - self._fruitful
+        fruitful = max((pair.walk + 1 for pair in self._outcome.pairs), default=0)
+        patience, idle = self._settings.patience, self._outcome.num_walks - fruitful
         if all(map(self._full, self._levels)):
             return "all levels are full"
         if patience is not None and idle >= patience:
@@ -380,7 +380,6 @@ class Exploration:
     def _keep(self, pair: Pair) -> None:
         self._outcome.pairs.append(pair)
         self._levels[pair.level].append(pair)
-        self._fruitful = max(self._fruitful, pair.walk + 1)
 
     def _replay(self, block: Mapping[str, Any]) -> None:
         """Take over a block that was finished before."""

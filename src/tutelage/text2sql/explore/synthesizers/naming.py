@@ -10,20 +10,9 @@ from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plur
 
 # Parts of table names that say how it is stored, not what it is.
 _STORAGE = {
-    "other",
-    "ref",
-    "tbl",
-    "table",
-    "data",
-    "list",
-    "info",
-    "information",
-    "dim",
-    "fact",
-    "lookup",
-    "record",
-    "records",
-}
+    "other", "ref", "tbl", "table", "data", "list", "info", "information", "dim", "fact", "lookup",
+    "record", "records",
+}  # fmt: skip
 _PERSONS = {
     "actor", "author", "candidate", "captain", "child", "client", "coach", "conductor", "contestant", "customer",
     "director", "doctor", "driver", "editor", "employee", "engineer", "friend", "guest", "highschooler", "hero", "host",
