@@ -240,6 +240,22 @@ def test_output_stride_makes_finer_maps() -> None:
         make("vit_tiny_patch16_224", output_stride=8)
 
 
+def test_drop_path_passes_over_blocks_in_training_alone() -> None:
+    name = "mobilenetv2_035"
+    dropping, whole = make(name, drop_path=0.9, frozen="batch_norm"), make(name, frozen="batch_norm")
+    assert torch.equal(look(dropping, images()).logits_BK, look(whole, images()).logits_BK)
+    dropping.train()
+    whole.train()
+    assert torch.equal(look(whole, images()).logits_BK, look(whole, images()).logits_BK)
+    assert not torch.equal(look(dropping, images()).logits_BK, look(dropping, images()).logits_BK)
+
+
+@pytest.mark.parametrize(("name", "drop_path"), [("densenet121", 0.1), ("resnet10t", 1.0), ("resnet10t", -0.1)])
+def test_a_drop_path_that_cannot_be_is_refused(name: str, drop_path: float) -> None:
+    with pytest.raises(ConfigError, match=r"model\.student\.drop_path"):
+        make(name, drop_path=drop_path)
+
+
 @pytest.mark.parametrize("head", ["Gmp", "MlDecoder"])
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv4_conv_small_050"])
 def test_heads_that_pool_themselves_work_on_any_backbone(name: str, head: str) -> None:

@@ -82,19 +82,29 @@ class Anatomy:
         return self.embedding_dim if self.locating == "each" else self.map_channels
 
 
-def create_backbone(name: str, *, resolution: int, output_stride: int | None, pretrained: bool, where: str) -> Backbone:
+def create_backbone(
+    name: str, *, resolution: int, output_stride: int | None, drop_path: float = 0, pretrained: bool, where: str
+) -> Backbone:
     """Make a timm network without a classifier, for square images of a resolution.
 
     Raises:
-        ConfigError: timm knows no such network, or it cannot take this resolution.
+        ConfigError: timm knows no such network, it cannot take this resolution, or has no paths to drop.
         Exception: Whatever the hub raises while it fetches weights; see :mod:`tutelage.multilabel.networks.weights`.
     """
-    options = creation_options(name, resolution=resolution, output_stride=output_stride, where=where)
+    options: dict[str, float] = {
+        **creation_options(name, resolution=resolution, output_stride=output_stride, where=where)
+    }
+    if not 0 <= drop_path < 1:
+        raise ConfigError(f"{where}.drop_path", f"{drop_path} is no chance below 1", "give 0 for none; 0.1 is mild")
+    if drop_path:  # not every network knows the word
+        options["drop_path_rate"] = drop_path
     try:
         return cast(Backbone, create_model(name, pretrained=pretrained, num_classes=0, **options))
     except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
         if not options:
             raise
+        if "drop_path_rate" in str(error):
+            raise ConfigError(f"{where}.drop_path", f"{name} has no residual paths to drop", "set it to 0") from None
         if output_stride is not None:
             raise ConfigError(
                 f"{where}.output_stride", f"{name} cannot be made with {output_stride} ({error})", "set it to null"

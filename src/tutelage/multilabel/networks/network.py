@@ -32,6 +32,8 @@ class NetworkSpec:
         checkpoint: A trained network with the data's labels: a run's checkpoint, or an exported timm state dict.
         output_stride: How many pixels a location of the maps stands for; None for the network's own, 32 for most. Finer
             maps cost time. Not every network can.
+        drop_path: Chance, while it trains, that the last residual block is passed over; less for those before it
+            (stochastic depth, arXiv 1603.09382).
         channels_last: Memory layout; None chooses by family.
         cams: ``head`` for the head's own maps, ``gradient`` for Grad-CAM.
         frozen: What stays as the weights brought it. ``batch_norm``: the statistics of the backbone's batch norms, for
@@ -45,6 +47,7 @@ class NetworkSpec:
     resolution: int | None = None
     checkpoint: str | None = None
     output_stride: int | None = None
+    drop_path: float = 0
     channels_last: bool | None = None
     cams: Literal["head", "gradient"] = "head"
     frozen: Literal["batch_norm", "backbone"] | None = None
@@ -238,7 +241,12 @@ def build_network(
     # A checkpoint brings all weights: do not ask the hub for others first.
     weights = spec.weights if spec.checkpoint is None else "none"
     backbone = load_weights(
-        spec.name, weights=weights, resolution=resolution, output_stride=spec.output_stride, where=where
+        spec.name,
+        weights=weights,
+        resolution=resolution,
+        output_stride=spec.output_stride,
+        drop_path=spec.drop_path,
+        where=where,
     )
     anatomy = backbones.probe(backbone, resolution=resolution, where=where)
     widths = Widths(pooled=anatomy.embedding_dim, located=anatomy.location_channels)

@@ -23,7 +23,9 @@ _PREFIXES = ("_orig_mod.", "module.", "network.")
 _STUDENT = "student."
 
 
-def load_weights(name: str, *, weights: str, resolution: int, output_stride: int | None, where: str) -> Backbone:
+def load_weights(
+    name: str, *, weights: str, resolution: int, output_stride: int | None, drop_path: float = 0, where: str
+) -> Backbone:
     """Make a backbone with ``imagenet`` weights, with ``none``, or with those of a file.
 
     Raises:
@@ -34,6 +36,7 @@ def load_weights(name: str, *, weights: str, resolution: int, output_stride: int
             name,
             resolution=resolution,
             output_stride=output_stride,
+            drop_path=drop_path,
             pretrained=weights == "imagenet",
             where=where,
         )
