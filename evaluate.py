@@ -1,4 +1,7 @@
-"""Score a finished run again (``run=…``), or anybody's predictions (``task=text2sql data=spider predictions=…``)."""
+"""Score a finished run again, compare two, or score anybody's predictions.
+
+``run=…``, ``run=… against=…``, or ``task=text2sql data=spider predictions=…``.
+"""
 
 import sys
 from pathlib import Path
@@ -22,10 +25,17 @@ def again(_: DictConfig, folder: Path) -> None:
     evaluate(folder)
 
 
+def compare(folder: Path, other: Path) -> None:
+    """Print how two runs differ on what both were tested on."""
+    from tutelage.core.run import compare as compare_runs
+
+    compare_runs(folder, other)
+
+
 if __name__ == "__main__":
     # Hydra would take predictions=a,b for a sweep; here it is two systems to compare.
     sys.argv[1:] = [
         f"predictions=[{a[12:]}]" if a.startswith("predictions=") and "," in a and "[" not in a else a
         for a in sys.argv[1:]
     ]
-    cli.main("evaluate", job, of_run=again)
+    cli.main("evaluate", job, of_run=again, of_two=compare)

@@ -47,7 +47,8 @@ def test_a_command_composes(
     if set(arguments) & {"--help", "--cfg", "…"}:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    overrides = [o for o in overrides if not o.startswith(("run=", "predictions="))]  # they name what a run made
+    # These name what a run made.
+    overrides = [o for o in overrides if not o.startswith(("run=", "against=", "predictions="))]
     monkeypatch.chdir(tmp_path)
     config.register()
     explore_config.register()

@@ -56,6 +56,24 @@ def test_no_traceback_and_exit_status_2(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["against={a}"], "against: two finished runs are compared as they are. Give run=… against=… and no more."),
+        (["run={a}", "against={a}", "seed=2"], "against: two finished runs are compared as they are."),
+        (["run={a}", "against={a}/no"], "/a/no is no run folder. Give the folder of a run."),
+    ],
+)
+def test_two_runs_to_compare_are_given_whole(given: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "a" / ".hydra").mkdir(parents=True)
+    (tmp_path / "a" / ".hydra" / "config.yaml").write_text("{}")
+    given = [text.format(a=tmp_path / "a") for text in given]
+    with pytest.raises(ConfigError) as caught:
+        cli._two_runs(given)
+    assert says in str(caught.value)
+    assert cli._two_runs([f"run={tmp_path / 'a'}", f"against={tmp_path / 'a'}"]) == (tmp_path / "a", tmp_path / "a")
+
+
 def test_help_lists_every_choice_and_when_to_take_it(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and not list(tmp_path.iterdir())

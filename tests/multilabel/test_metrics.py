@@ -10,6 +10,7 @@ from tutelage.multilabel.metrics import (
     average_precision,
     bootstrap_interval,
     class_scores,
+    difference_interval,
     precision_recall_f1,
     predicted_labels,
     scores,
@@ -170,6 +171,33 @@ def test_bootstrap_is_the_slow_loop() -> None:
     low, high = bootstrap_interval(logits_NK, targets_NK, replicates=60, seed=5)
     mirrored = 2 * scores(logits_NK, targets_NK)["mAP"] - np.quantile(slow, [0.975, 0.025])
     assert (low, high) == pytest.approx(tuple(mirrored), abs=1e-12)
+
+
+def test_the_interval_of_a_difference_is_the_slow_loop() -> None:
+    logits_NK, targets_NK = random_case(3, samples=80)
+    other_NK, _ = random_case(4, samples=80)
+    drawn_RN = metrics.generator("bootstrap", 5).integers(0, 80, size=(60, 80), dtype=np.int32)
+    both = (logits_NK + targets_NK, other_NK)
+    slow = np.subtract(
+        *[[np.nanmean(average_precision(one_NK[drawn], targets_NK[drawn])) for drawn in drawn_RN] for one_NK in both]
+    )
+    difference = np.subtract(*[scores(one_NK, targets_NK)["mAP"] for one_NK in both])
+    interval = difference_interval(*both, targets_NK, replicates=60, seed=5)
+    assert interval == pytest.approx(tuple(2 * difference - np.quantile(slow, [0.975, 0.025])), abs=1e-12)
+    assert difference_interval(logits_NK, logits_NK, targets_NK) == (0, 0)
+    assert difference_interval(logits_NK, 3 * logits_NK + 1, targets_NK) == (0, 0)  # AP sees ranks alone
+    assert np.isnan(difference_interval(*both, np.zeros_like(targets_NK))).all()
+
+
+def test_the_interval_of_a_difference_is_narrow_where_two_networks_fail_alike() -> None:
+    random = np.random.default_rng(0)
+    targets_NK = (random.random((600, 10)) < 0.1).astype(np.int8)
+    shared_NK = random.normal(size=(600, 10)) + targets_NK
+    noise_2NK = random.normal(size=(2, 600, 10)) * 0.2
+    alike = [(shared_NK + noise_NK).astype(np.float32) for noise_NK in noise_2NK]
+    low, high = difference_interval(*alike, targets_NK, replicates=200)
+    own_low, own_high = bootstrap_interval(alike[0], targets_NK, replicates=200)
+    assert high - low < (own_high - own_low) / 2
 
 
 def test_bootstrap_interval_narrows_with_the_sample_and_holds_the_score() -> None:

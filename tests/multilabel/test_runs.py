@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from filelock import FileLock
 from omegaconf import DictConfig
 from PIL import Image
 
-from tutelage.core.errors import ConfigError, RunError
+from tutelage.core.errors import ConfigError, DataError, RunError
 from tutelage.core.results import read_metrics
-from tutelage.core.run import LOCK, evaluate, open_task, train
+from tutelage.core.run import LOCK, best_checkpoint, compare, evaluate, make_trainer, open_task, train
 from tutelage.multilabel.task import label_shares
 
 SMALL = [
@@ -130,6 +131,55 @@ def test_a_probe_trains_the_head_alone_and_is_then_fine_tuned(compose_config: Co
     assert any(not torch.equal(probed[name], tuned[name]) for name in probed if name.startswith("student.backbone."))
 
 
+def test_averaged_weights_are_the_ones_that_are_selected_and_scored(compose_config: Compose, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    cfg = compose_config(*SMALL, "method=supervised", "trainer.ema_decay=0.9")
+    metrics = train(cfg, folder=folder)
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "student.head.classifier.weight"
+    assert not torch.equal(kept["state_dict"][name], kept["current_model_state"][name])
+    task = open_task(cfg, folder=folder)
+    datamodule = task.datamodule()
+    module = task.module(datamodule)
+    task.load(module, best_checkpoint(folder))
+    [found] = make_trainer(task, callbacks=[], loggers=[]).validate(module, datamodule=datamodule, verbose=False)
+    assert found["val/mAP"] == pytest.approx(metrics["val/best"], abs=1e-4)
+
+
+def test_two_runs_are_compared_on_their_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets_NK = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=np.int8)
+    right_NK = targets_NK.astype(np.float32)
+    finished_run(tmp_path / "good", logits=right_NK, targets=targets_NK)
+    finished_run(tmp_path / "bad", logits=right_NK * [1, -1], targets=targets_NK)
+    compare(tmp_path / "good", tmp_path / "bad")
+    words = capsys.readouterr().out.split()
+    # dog's only picture comes last of four: AP 1/4. Cat's are first in both.
+    place = words.index("mAP")
+    assert "on the same 4 test pictures" in " ".join(words)
+    assert words[place + 2 : place + 7 : 2] == ["100.00", "62.50", "+37.50"]
+    assert words[words.index("dog") : words.index("dog") + 9 : 2] == ["dog", "1", "100.00", "25.00", "+75.00"]
+
+    for name, changes in {
+        "labels": {"labels": ["cat", "cow"]}, "ids": {"ids": list("abce")}, "targets": {"targets": 1 - targets_NK}
+    }.items():  # fmt: skip
+        finished_run(tmp_path / name, logits=right_NK, **{"targets": targets_NK, **changes})
+        with pytest.raises(DataError, match=rf"{name} was not scored on .*good's test data \({name} differ\)"):
+            compare(tmp_path / "good", tmp_path / name)
+    (tmp_path / "bad" / "predictions.npz").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"bad/predictions.npz: cannot be read .*: python evaluate.py run=.*bad"):
+        compare(tmp_path / "good", tmp_path / "bad")
+    (tmp_path / "bad" / "metrics.json").unlink()
+    with pytest.raises(ConfigError, match=r"against: .*bad holds no finished run"):
+        compare(tmp_path / "good", tmp_path / "bad")
+
+
+def finished_run(folder: Path, **predictions: Any) -> None:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("task: {_target_: tutelage.multilabel.task.MultilabelTask}\n")
+    (folder / "metrics.json").write_text("{}")
+    np.savez(folder / "predictions.npz", **{"ids": list("abcd"), "labels": ["cat", "dog"], **predictions})
+
+
 def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_path: Path) -> None:
     from lightning.pytorch import Trainer
 
@@ -153,9 +203,11 @@ def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_
     assert not optimised & {id(p) for p in teacher.network.parameters()}
 
 
-def test_a_killed_run_resumes_to_the_same_bits(train_script: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], pytest.param(["trainer.ema_decay=0.9"], marks=pytest.mark.slow)])
+def test_a_killed_run_resumes_to_the_same_bits(train_script: Script, tmp_path: Path, more: list[str]) -> None:
     """Killed in the first epoch, at an epoch's last step before its validation, and in the second epoch."""
-    common = [*SMALL, f"store={tmp_path / 'store'}", "trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=3"]
+    often = ["trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=3"]
+    common = [*SMALL, *often, *more, f"store={tmp_path / 'store'}"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = train_script(*common, f"run={whole}")
     assert done.returncode == 0, done.stderr

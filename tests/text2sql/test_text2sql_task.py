@@ -23,7 +23,7 @@ from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.report import groups
 from tutelage.text2sql.run_folder import load_run
 from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
-from tutelage.text2sql.task import gather
+from tutelage.text2sql.task import gather, write_items
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,6 +120,40 @@ def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Co
         )
 
 
+def test_two_runs_are_compared_on_the_questions_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def finished_run(name: str, rights: str, *, explored: str = "", gold: str = "SELECT 1") -> Path:
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        task = "task: {_target_: tutelage.text2sql.task.Text2SqlTask}\n"
+        (tmp_path / name / ".hydra" / "config.yaml").write_text(task)
+        (tmp_path / name / "metrics.json").write_text("{}")
+        marks = {"1": True, "0": False, "?": None}
+        items = [Item(Example(f"{i}", "d", "?", gold), "", marks[mark], "ok", "") for i, mark in enumerate(rights)]
+        items += [
+            Item(Example(f"e{i}", "d", "?", gold, source="explored"), "", marks[mark], "ok", "")
+            for i, mark in enumerate(explored)
+        ]
+        write_items(tmp_path / name / "items.csv", items)
+        return tmp_path / name
+
+    # Eight questions count for both (one's gold does not run); six are right in the first alone, one in the second.
+    first = finished_run("first", "11111110?", explored="11")
+    run.compare(first, finished_run("second", "00000011?", explored="010"))
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    # McNemar: 2·(C(7,0) + C(7,1)) / 2^7 = 0.125, and 1 where one pair differs.
+    assert rows == [
+        ["people's questions (8)", "87.5", "25.0", "+62.5", "6", "1", "0.125"],
+        ["held-out explored questions (2)", "100.0", "50.0", "+50.0", "1", "0", "1"],
+    ]
+    assert "Left out, since only one of them was asked: 1." in printed
+
+    with pytest.raises(DataError, match="were not asked one same question"):
+        run.compare(first, finished_run("other", "11111110?", gold="SELECT 2"))
+    (first / ".hydra" / "config.yaml").write_text("task: {_target_: tutelage.multilabel.task.MultilabelTask}\n")
+    with pytest.raises(ConfigError, match="is a run of another task"):
+        run.compare(first, tmp_path / "second")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -130,6 +164,7 @@ def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Co
         (["data.database=/nowhere.sqlite"], "/nowhere.sqlite"),
         (["data.batch_size=0"], "0 is not positive"),
         (["+explore.splits=eval"], "splits"),
+        (["trainer.ema_decay=0.99"], "trainer.ema_decay: checkpoints of a language model"),
     ],
 )
 def test_refused_before_the_long_part(

@@ -22,10 +22,15 @@ BEFORE_NAN = "before_nan.ckpt"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary name and renames it, so the last good one survives a full disk."""
+    """Writes a checkpoint to a temporary name and renames it, so the last good one survives a full disk.
+
+    The best one gets its weights alone: to go on from is what the last one is for.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         target = Path(path)
+        if target.name == BEST:
+            checkpoint = {"state_dict": checkpoint["state_dict"]}
         temporary = target.with_name(target.name + ".tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

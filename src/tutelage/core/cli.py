@@ -46,13 +46,16 @@ QUESTIONS = {
 }
 
 
-def main(config_name: str, job: Job, *, of_run: Job | None = None) -> None:
+def main(
+    config_name: str, job: Job, *, of_run: Job | None = None, of_two: Callable[[Path, Path], Any] | None = None
+) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
 
     Args:
         config_name: The primary config.
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
         of_run: What ``run=<folder of a run>`` does instead, with that run's own config.
+        of_two: What ``run=… against=…`` does, two folders of runs.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
@@ -64,6 +67,9 @@ def main(config_name: str, job: Job, *, of_run: Job | None = None) -> None:
     sweep = bool(flags & {"-m", "--multirun"})
     try:
         if not flags & QUESTIONS:
+            if of_two is not None and any(override.startswith("against=") for override in overrides):
+                of_two(*_two_runs(overrides))
+                return
             if of_run is not None and not sweep and (folder := _run_folder(overrides)):
                 _refuse_other_settings(folder, overrides)
                 of_run(_saved(folder), folder)
@@ -141,6 +147,16 @@ def _run_folder(overrides: list[str]) -> Path | None:
             folder = Path(override.removeprefix("run="))
             return folder if (folder / ".hydra" / "config.yaml").is_file() else None
     return None
+
+
+def _two_runs(overrides: list[str]) -> tuple[Path, Path]:
+    given = dict(override.partition("=")[::2] for override in overrides)
+    if len(overrides) != 2 or "run" not in given:
+        raise ConfigError("against", "two finished runs are compared as they are", "give run=… against=… and no more")
+    for key, text in given.items():
+        if not (Path(text) / ".hydra" / "config.yaml").is_file():
+            raise ConfigError(key, f"{text} is no run folder", "give the folder of a run")
+    return Path(given["run"]), Path(given["against"])
 
 
 def _saved(folder: Path) -> DictConfig:

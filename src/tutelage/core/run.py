@@ -126,6 +126,23 @@ def evaluate(folder: Path) -> Metrics:
     return metrics
 
 
+def compare(folder: Path, other: Path) -> None:
+    """Print how two finished runs differ on what both were tested on.
+
+    Raises:
+        ConfigError: One is not finished, or they are runs of different tasks.
+        DataError: They share nothing that could be compared.
+    """
+    for key, run in (("run", folder), ("against", other)):
+        if results.read_metrics(run) is None:
+            raise ConfigError(key, f"{run} holds no finished run", f"finish it with: python train.py run={run}")
+    kind, other_kind = (build.locate(load_config(run).task, where="task") for run in (folder, other))
+    if kind is not other_kind:
+        raise ConfigError("against", f"{other} is a run of another task", "compare runs of one task")
+    assert isinstance(kind, type) and issubclass(kind, Task), f"{kind} is no task"
+    kind.compare(folder, other)
+
+
 def open_task(cfg: DictConfig, *, folder: Path) -> Task:
     """Check a whole config and make its task; nothing costly happens."""
     kind = build.locate(cfg.task, where="task")
@@ -154,7 +171,8 @@ def fit(task: Task) -> Metrics:
         filename=Path(BEST).stem,
         monitor=task.monitor,
         mode=task.mode,
-        save_weights_only=True,
+        # Lightning leaves the averages out of a checkpoint of weights only, and would keep what was not validated.
+        save_weights_only=cfg.trainer.ema_decay is None,
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )

@@ -81,6 +81,15 @@ class Task(ABC):
         """
         raise ConfigError("predictions", f"{cls.__name__} scores runs only", "give the folder of a run: run=…")
 
+    @classmethod
+    @abstractmethod
+    def compare(cls, folder: Path, other: Path) -> None:
+        """Print how two finished runs differ on what both were tested on (``evaluate.py run=… against=…``).
+
+        Raises:
+            DataError: They cannot be compared.
+        """
+
     @abstractmethod
     def report(self, metrics: Metrics) -> None:
         """Write ``report.html`` and print the closing table."""

@@ -23,8 +23,8 @@ from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.task import Metrics, Task
+from tutelage.multilabel import comparison, report, teacher
 from tutelage.multilabel import metrics as scoring
-from tutelage.multilabel import report, teacher
 from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, scored
@@ -137,6 +137,10 @@ class MultilabelTask(Task):
             "protocols": scoring.PROTOCOLS,
         }
 
+    @classmethod
+    def compare(cls, folder: Path, other: Path) -> None:
+        comparison.compare(folder, other)
+
     def report(self, metrics: Metrics) -> None:
         report.write(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
         report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
@@ -158,11 +162,11 @@ class MultilabelTask(Task):
         )
 
     def _write(self, student: Scored) -> None:
-        """Write predictions.npz (logits) and items.csv (a row an image)."""
+        """Write predictions.npz and items.csv (a row an image)."""
         split_ids = np.array(self.source.split("test").ids)[student.prediction.index_N]
         names = np.array(self.source.label_names)
         np.savez_compressed(
-            self.folder / "predictions.npz",
+            self.folder / comparison.PREDICTIONS,
             ids=split_ids,
             logits=student.prediction.logits_NK,
             targets=student.prediction.targets_NK,

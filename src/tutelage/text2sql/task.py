@@ -16,7 +16,7 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.results import read_json
 from tutelage.core.task import Metrics, Task
-from tutelage.text2sql import report, seed_only
+from tutelage.text2sql import comparison, report, seed_only
 from tutelage.text2sql.adapters import Adapter, Full
 from tutelage.text2sql.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
@@ -73,6 +73,12 @@ class Text2SqlTask(Task):
                 "inference.engine",
                 "vllm holds one model on one device, so it cannot follow several processes, or score other models",
                 "set inference.engine=transformers, or trainer.devices=1 and report.base=false",
+            )
+        if self.cfg.trainer.ema_decay is not None:
+            raise ConfigError(
+                "trainer.ema_decay",
+                "checkpoints of a language model hold what is trained alone, and could not bring averages back",
+                "set it to null",
             )
         if self.method.explores and self.source.explored is None:
             self.choice.of(self.source)
@@ -225,7 +231,7 @@ class Text2SqlTask(Task):
         metrics, answers, items = self._test(trainer, module.model, self._test_engine(module.model))
         if trainer.is_global_zero:
             write_predictions(self.folder / "predictions.jsonl", answers)
-            write_items(self.folder / "items.csv", items)
+            write_items(self.folder / comparison.ITEMS, items)
             if self.cfg.report.merge and module.model.adapted:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
@@ -252,6 +258,10 @@ class Text2SqlTask(Task):
         scores = score_command(cfg, folder=folder)
         first = scores.systems[0]
         return {f"{cfg.mode}/{name}": scores.score(first, name, cfg.mode).value for name in scores.metrics}
+
+    @classmethod
+    def compare(cls, folder: Path, other: Path) -> None:
+        comparison.compare(folder, other)
 
     def report(self, metrics: Metrics) -> None:
         report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
