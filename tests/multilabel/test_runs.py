@@ -151,12 +151,16 @@ def test_two_runs_are_compared_on_their_pictures(tmp_path: Path, capsys: pytest.
     right_NK = targets_NK.astype(np.float32)
     finished_run(tmp_path / "good", logits=right_NK, targets=targets_NK)
     finished_run(tmp_path / "bad", logits=right_NK * [1, -1], targets=targets_NK)
+    for name, percent in (("good", 30.5), ("bad", 10)):
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"test/pointing_game": percent}))
     compare(tmp_path / "good", tmp_path / "bad")
     words = capsys.readouterr().out.split()
     # dog's only picture comes last of four: AP 1/4. Cat's are first in both.
     place = words.index("mAP")
     assert "on the same 4 test pictures" in " ".join(words)
     assert words[place + 2 : place + 7 : 2] == ["100.00", "62.50", "+37.50"]
+    place = words.index("pointing_game")
+    assert words[place + 2 : place + 7 : 2] == ["30.50", "10.00", "+20.50"] and "cam_mass" not in words
     assert words[words.index("dog") : words.index("dog") + 9 : 2] == ["dog", "1", "100.00", "25.00", "+75.00"]
 
     for name, changes in {

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
-from tutelage.core.results import print_table
+from tutelage.core.results import print_table, read_metrics
 from tutelage.multilabel import metrics as scoring
 
 PREDICTIONS = "predictions.npz"
@@ -61,9 +61,13 @@ def compare(folder: Path, other: Path) -> None:
     targets_NK = first.targets_NK
     scores = [scoring.scores(predictions.logits_NK, targets_NK) for predictions in (first, second)]
     low, high = scoring.difference_interval(first.logits_NK, second.logits_NK, targets_NK)
+    pairs = {name: [100 * found[name] for found in scores] for name in ("mAP", "CF1", "OF1", "CF1@3", "OF1@3")}
+    kept = [read_metrics(run) or {} for run in (folder, other)]
+    for name in ("pointing_game", "cam_mass"):  # boxes are not among the predictions
+        if all(f"test/{name}" in metrics for metrics in kept):
+            pairs[name] = [float(metrics[f"test/{name}"]) for metrics in kept]
     rows = []
-    for name in ("mAP", "CF1", "OF1", "CF1@3", "OF1@3"):
-        mine, theirs = (100 * found[name] for found in scores)
+    for name, (mine, theirs) in pairs.items():
         interval = f" [{100 * low:+.2f}, {100 * high:+.2f}]" if name == "mAP" else ""
         rows.append([name, f"{mine:.2f}", f"{theirs:.2f}", f"{mine - theirs:+.2f}{interval}"])
     print_table(
