@@ -1,4 +1,4 @@
-"""Gather the sweep of this study: ``python experiments/digits/collect.py <sweep folder>`` → results.csv, figure.svg."""
+"""Gather the sweeps of this study: ``python experiments/digits/collect.py SWEEP …`` → results.csv, figure.svg."""
 
 import csv
 import json
@@ -22,13 +22,17 @@ METRICS = (
 )
 
 
-def main(sweep: Path) -> None:
+# cam_kd's loss splits into what the maps' means say, which are the logits, and what is left of them over space.
+PARTS = {"method.spatial_weight": "cam_kd, logit part", "method.logit_weight": "cam_kd, spatial part"}
+
+
+def main(*sweeps: Path) -> None:
     rows = []
-    for job in sorted(sweep.glob("[0-9]*"), key=lambda path: int(path.name)):
+    for job in (job for sweep in sweeps for job in sorted(sweep.glob("[0-9]*"), key=lambda path: int(path.name))):
         chosen = dict(str(text).split("=", 1) for text in OmegaConf.load(job / ".hydra" / "overrides.yaml"))
         metrics = json.loads((job / "metrics.json").read_text())
         row = {
-            "method": chosen["method"],
+            "method": next((part for key, part in PARTS.items() if key in chosen), chosen["method"]),
             "seed": chosen["seed"],
             **{name: round(metrics[name], 3) for name in METRICS},
         }
@@ -53,7 +57,10 @@ def draw(rows: list[dict[str, float]], *, teacher: dict[str, float]) -> None:
             axes.hlines(sum(values) / len(values), place - 0.2, place + 0.2, color="black")
         axes.axhline(teacher[name], linestyle=":", color="grey", label="teacher")
         axes.set(
-            title=f"{name}, percent", xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4)
+            title=f"{name}, percent",
+            xticks=range(len(methods)),
+            xticklabels=[m.replace(", ", "\n") for m in methods],
+            xlim=(-0.6, len(methods) - 0.4),
         )
         axes.legend(fontsize=8)
     with matplotlib.rc_context({"svg.hashsalt": "tutelage"}):
@@ -61,4 +68,4 @@ def draw(rows: list[dict[str, float]], *, teacher: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
