@@ -261,6 +261,7 @@ def quiet() -> None:
         "`weights_only`",
         "Checkpoint directory",
         "It is recommended to use",
+        "Found \\d+ module",  # in eval mode: the frozen parts
     ):
         warnings.filterwarnings("ignore", message=message)
 
