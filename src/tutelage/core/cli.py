@@ -145,8 +145,12 @@ def _run_folder(overrides: list[str]) -> Path | None:
     for override in overrides:
         if override.startswith("run="):
             folder = Path(override.removeprefix("run="))
-            return folder if (folder / ".hydra" / "config.yaml").is_file() else None
+            return folder if _is_run(folder) else None
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / ".hydra" / "config.yaml").is_file()
 
 
 def _two_runs(overrides: list[str]) -> tuple[Path, Path]:
@@ -154,7 +158,7 @@ def _two_runs(overrides: list[str]) -> tuple[Path, Path]:
     if len(overrides) != 2 or "run" not in given:
         raise ConfigError("against", "two finished runs are compared as they are", "give run=… against=… and no more")
     for key, text in given.items():
-        if not (Path(text) / ".hydra" / "config.yaml").is_file():
+        if not _is_run(Path(text)):
             raise ConfigError(key, f"{text} is no run folder", "give the folder of a run")
     return Path(given["run"]), Path(given["against"])
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
+from tutelage.text2sql.comparison import ITEMS
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
 SCORES = {
@@ -62,7 +63,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
     """Write the self-contained report.html."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql", "."), autoescape=True)
     columns, rows = summary(metrics)
-    with (folder / "items.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / ITEMS).open(newline="", encoding="utf-8") as file:
         items = list(csv.DictReader(file))
     page = environment.get_template("report.html.jinja").render(
         title=_title(cfg),
