@@ -18,7 +18,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from tutelage.core.errors import UserError
-    from tutelage.text2sql.asking import ask, parse
+    from tutelage.text2sql.inference.asking import ask, parse
 
     try:
         ask(parse(arguments))

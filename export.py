@@ -13,7 +13,7 @@ def main() -> None:
         print(__doc__)
         return
     from tutelage.core.errors import UserError
-    from tutelage.multilabel.exporting import export_run, parse
+    from tutelage.multilabel.results.exporting import export_run, parse
 
     try:
         export_run(parse(arguments))

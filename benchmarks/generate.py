@@ -25,15 +25,15 @@ import torch
 import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tutelage.text2sql.adapters import Full
 from tutelage.text2sql.data.flights import Flights
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.inference.answer import Answerer, Inference
 from tutelage.text2sql.inference.generate import Request, TransformersEngine
-from tutelage.text2sql.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.model.adapters import Full
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts.brief import Brief
 from tutelage.text2sql.prompts.chat import end_token
-from tutelage.text2sql.tiny import train_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=2048)

@@ -50,7 +50,7 @@ def make_model(shape: str, folder: Path) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from tutelage.text2sql.tiny import train_tokenizer
+    from tutelage.text2sql.model.tiny import train_tokenizer
 
     hidden, layers, heads, key_heads, feed_forward = SHAPES[shape][0]
     config = Qwen2Config(
@@ -116,13 +116,13 @@ def run_ours(way: str, shape: str, folder: Path, steps: int) -> dict[str, Any]:
     from lightning import Callback, Trainer
 
     from tutelage.core.optim import Optim
-    from tutelage.text2sql import language_model
-    from tutelage.text2sql.adapters import Lora
-    from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
     from tutelage.text2sql.data.examples import Example
-    from tutelage.text2sql.data.packing import Sample
-    from tutelage.text2sql.module import Text2SqlModule
-    from tutelage.text2sql.throughput import flops_per_token, peak_flops
+    from tutelage.text2sql.model import language_model
+    from tutelage.text2sql.model.adapters import Lora
+    from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+    from tutelage.text2sql.training.module import Text2SqlModule
+    from tutelage.text2sql.training.packing import Sample
+    from tutelage.text2sql.training.throughput import flops_per_token, peak_flops
 
     length, rows, rank = SHAPES[shape][1]
     items = samples(400)

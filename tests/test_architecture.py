@@ -15,9 +15,22 @@ FORBIDDEN = {
     "tutelage/core/config.py": HEAVY,
     "tutelage/core/cli.py": HEAVY,
     "tutelage/multilabel/methods": {"lightning", "torchmetrics", "tutelage.core.run", "tutelage.multilabel.module"},
-    "tutelage/text2sql/explore": HEAVY,
-    "tutelage/text2sql/database": HEAVY,
-    "tutelage/text2sql/evaluation": HEAVY,
+    "tutelage/multilabel/networks": {"tutelage.multilabel.methods", "tutelage.multilabel.results", "lightning"},
+    "tutelage/multilabel/data": {"tutelage.multilabel.networks", "tutelage.multilabel.methods"},
+    "tutelage/text2sql/explore": HEAVY | {"tutelage.text2sql.model", "tutelage.text2sql.training"},
+    "tutelage/text2sql/database": HEAVY
+    | {
+        f"tutelage.text2sql.{room}"
+        for room in ("data", "evaluation", "explore", "inference", "model", "prompts", "training")
+    },
+    "tutelage/text2sql/evaluation": HEAVY | {"tutelage.text2sql.data", "tutelage.text2sql.inference"},
+    "tutelage/text2sql/prompts": {"tutelage.text2sql.training", "tutelage.text2sql.inference", "lightning"},
+    "tutelage/text2sql/model": {"tutelage.text2sql.inference", "tutelage.text2sql.results", "lightning"},
+    "tutelage/text2sql/inference": {"tutelage.text2sql.training", "lightning"},
+}
+# only these stand at a task's top
+TOP_FILES = {
+    "tutelage/text2sql": {"__init__.py", "task.py"},
 }
 
 
@@ -47,3 +60,8 @@ def test_the_walls_are_seen(tmp_path: Path) -> None:
     file = tmp_path / "leak.py"
     file.write_text("def f():\n    from tutelage.multilabel import task\n    import torch.nn as nn\n")
     assert {"tutelage.multilabel", "tutelage.multilabel.task", "torch.nn"} <= imports_of(file)
+
+
+@pytest.mark.parametrize("place", TOP_FILES)
+def test_a_task_has_rooms_and_not_loose_files(place: str) -> None:
+    assert {path.name for path in (SRC / place).glob("*.py")} == TOP_FILES[place]

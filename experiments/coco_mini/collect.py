@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from tutelage.core.results import print_table, read_metrics
-from tutelage.multilabel.comparison import read_predictions
 from tutelage.multilabel.metrics import difference_interval
+from tutelage.multilabel.results.comparison import read_predictions
 
 # Each run, and the one that it is measured against.
 RUNS = {

@@ -7,8 +7,8 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, distributed
 
+from tutelage.core.distributed import global_mean
 from tutelage.multilabel.losses import Bce
-from tutelage.multilabel.processes import global_mean
 
 # Of the first three rows, which one process has, hardly a label is known.
 TARGET_BK = torch.tensor([[1, -1, -1], [-1, -1, -1], [-1, 0, -1], [0, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.int8)

@@ -10,8 +10,8 @@ from torch import distributed
 
 from tutelage.core.batches import EvalBatches
 from tutelage.multilabel.data.source import Boxes
-from tutelage.multilabel.localisation import Localisation
 from tutelage.multilabel.metrics import MultilabelScores, scores
+from tutelage.multilabel.results.localisation import Localisation
 
 SAMPLES, LABELS = 13, 4
 

@@ -20,9 +20,9 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
-from tutelage.text2sql.report import groups
-from tutelage.text2sql.run_folder import load_run
-from tutelage.text2sql.scoring import LIMITS, Item, Scorer, accuracy
+from tutelage.text2sql.inference.run_folder import load_run
+from tutelage.text2sql.results.report import groups
+from tutelage.text2sql.results.scoring import LIMITS, Item, Scorer, accuracy
 from tutelage.text2sql.task import gather, write_items
 
 Compose = Callable[..., DictConfig]

@@ -9,10 +9,10 @@ from lightning.pytorch import LightningModule, Trainer
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
 from tutelage.multilabel.data.source import Batch
-from tutelage.multilabel.localisation import Localisation
 from tutelage.multilabel.metrics import MultilabelScores, Prediction
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field
+from tutelage.multilabel.results.localisation import Localisation
 
 PERCENT = 100.0
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutelage.core.distributed import global_mean, global_sum
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.processes import global_mean, global_sum
 
 Reduction = Literal["mean", "sum"]
 

@@ -23,14 +23,15 @@ from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.task import Metrics, Task
-from tutelage.multilabel import comparison, report, teacher
 from tutelage.multilabel import metrics as scoring
+from tutelage.multilabel import teacher
 from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, scored
 from tutelage.multilabel.methods.method import Method
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
+from tutelage.multilabel.results import comparison, report
 from tutelage.multilabel.weight import Weight, Weighting
 
 

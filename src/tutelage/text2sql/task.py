@@ -16,13 +16,10 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.results import read_json
 from tutelage.core.task import Metrics, Task
-from tutelage.text2sql import comparison, report, seed_only
-from tutelage.text2sql.adapters import Adapter, Full
-from tutelage.text2sql.corpus import WHICH, Choice, Corpus, assemble, explore_all
-from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.data.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.explored import example_of
-from tutelage.text2sql.data.packing import Sample
+from tutelage.text2sql.data.methods import Method
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.evaluation.command import score_command
@@ -31,14 +28,18 @@ from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.vllm import VllmEngine
-from tutelage.text2sql.language_model import LanguageModel, Pretrained, load, merge
-from tutelage.text2sql.methods import Method
-from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
+from tutelage.text2sql.model.adapters import Adapter, Full
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load, merge
+from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import Prompt, answer_text
 from tutelage.text2sql.prompts.chat import check_template, end_token
-from tutelage.text2sql.scoring import LIMITS, Accuracy, Item, Scorer, accuracy
-from tutelage.text2sql.throughput import Throughput
-from tutelage.text2sql.tiny import Tiny
+from tutelage.text2sql.results import comparison, report
+from tutelage.text2sql.results.scoring import LIMITS, Accuracy, Item, Scorer, accuracy
+from tutelage.text2sql.training import seed_only
+from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
+from tutelage.text2sql.training.packing import Sample
+from tutelage.text2sql.training.throughput import Throughput
 
 MODEL = "model"  # of a run's folder: what transformers or peft loads
 MERGED = "merged"

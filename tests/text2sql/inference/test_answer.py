@@ -16,8 +16,8 @@ from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.inference.answer import Answerer, Inference, write_predictions
 from tutelage.text2sql.inference.generate import Decoding, Request
+from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts.brief import Brief
-from tutelage.text2sql.tiny import train_tokenizer
 
 GREEDY = Inference("transformers", "greedy", 1, 1.0, 1.0, "first", 0, max_new_tokens=20, batch_size=4)
 QUESTIONS = [

@@ -9,10 +9,10 @@ import torch
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.store import Store
-from tutelage.text2sql.adapters import Full, Lora
 from tutelage.text2sql.inference.generate import Decoding, Request, SeededSampling, TransformersEngine
-from tutelage.text2sql.language_model import LanguageModel, Pretrained, load
-from tutelage.text2sql.tiny import Tiny
+from tutelage.text2sql.model.adapters import Full, Lora
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.model.tiny import Tiny
 
 TEXTS = [f"SELECT column_{n} FROM table_{n % 7} WHERE name = 'value {n}' ORDER BY id" for n in range(200)]
 

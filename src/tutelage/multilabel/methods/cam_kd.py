@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.core.distributed import global_mean
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.methods.method import Method
 from tutelage.multilabel.networks.output import NetOutput
-from tutelage.multilabel.processes import global_mean
 
 Transform = Literal["identity", "relu", "l2", "min_max", "softmax"]
 Distance = Literal["mse", "l1", "kl", "cosine"]

@@ -20,7 +20,7 @@ from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.randomness import generator
 
 if TYPE_CHECKING:
-    from tutelage.text2sql.language_model import LanguageModel
+    from tutelage.text2sql.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)

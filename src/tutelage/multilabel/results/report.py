@@ -115,7 +115,7 @@ def data_name(cfg: DictConfig) -> str:
 
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
     """Write the self-contained report.html."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel", "."), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel.results", "."), autoescape=True)
     columns, rows = summary(cfg, metrics)
     classes = _read_classes(folder)
     page = environment.get_template("report.html.jinja").render(

@@ -15,7 +15,7 @@ from tutelage.core.batches import EvalBatches, TrainBatches, TrainLoader, make_l
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.data.packing import Sample, TokenBatch, first_fit_decreasing, pack, pad
+from tutelage.text2sql.training.packing import Sample, TokenBatch, first_fit_decreasing, pack, pad
 
 # An example's token ids; in training they are a function of (seed, view) besides.
 Encode = Callable[[Example, tuple[int, int] | None], Sample]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.text2sql.data.packing import IGNORED, Sample, first_fit_decreasing, pack, pad
+from tutelage.text2sql.training.packing import IGNORED, Sample, first_fit_decreasing, pack, pad
 
 
 def slow_first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:

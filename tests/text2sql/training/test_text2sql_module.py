@@ -13,13 +13,13 @@ from tutelage.core.callbacks import StepSeed
 from tutelage.core.errors import RunError
 from tutelage.core.optim import Optim
 from tutelage.core.store import Store
-from tutelage.text2sql.adapters import Adapter, Full, Lora
-from tutelage.text2sql.data.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.data.packing import Sample
-from tutelage.text2sql.language_model import LanguageModel, Pretrained, load
-from tutelage.text2sql.module import OutOfMemory, Text2SqlModule
-from tutelage.text2sql.tiny import Tiny
+from tutelage.text2sql.model.adapters import Adapter, Full, Lora
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.model.tiny import Tiny
+from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
+from tutelage.text2sql.training.packing import Sample
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)  # dropout: resuming must restore the random numbers, too
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.exporting import Wanted, export_run, parse
 from tutelage.multilabel.networks.network import NetworkSpec, build_network
+from tutelage.multilabel.results.exporting import Wanted, export_run, parse
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAD = {"_target_": "tutelage.multilabel.networks.heads.Linear"}
 LABELS = ["zero", "one", "two"]
 

@@ -21,11 +21,11 @@ from transformers import (
 )
 
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.text2sql import attention
-from tutelage.text2sql.adapters import Adapter, Full, Network
-from tutelage.text2sql.data.packing import IGNORED, TokenBatch
-from tutelage.text2sql.gguf_file import check_gguf
-from tutelage.text2sql.loss import answer_nll
+from tutelage.text2sql.model import attention
+from tutelage.text2sql.model.adapters import Adapter, Full, Network
+from tutelage.text2sql.model.gguf_file import check_gguf
+from tutelage.text2sql.model.loss import answer_nll
+from tutelage.text2sql.training.packing import IGNORED, TokenBatch
 
 WAY_OUT = "point model.path at a hub name, a folder with config.json and weights, or a .gguf file"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

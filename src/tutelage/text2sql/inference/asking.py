@@ -113,7 +113,7 @@ def ask(asked: Asked) -> None:
     import torch
 
     from tutelage.text2sql.inference.answer import Answerer
-    from tutelage.text2sql.run_folder import load_run
+    from tutelage.text2sql.inference.run_folder import load_run
 
     run = load_run(asked.run, device="cuda" if torch.cuda.is_available() else "cpu")
     source, db_id = choose_database(run.task.source, asked, store=run.task.store)

@@ -1,4 +1,4 @@
-"""What test_processes.py runs in one process and in two: a few steps of each strategy, and what they end with."""
+"""What test_text2sql_processes.py runs in one process and in two: a few steps of each strategy, and what they end with."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from test_text2sql_module import datamodule, module, tiny_folder
 
-from tutelage.text2sql.adapters import Full, Lora
+from tutelage.text2sql.model.adapters import Full, Lora
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.text2sql.data.datamodule import Encode, Loading, RowBatches, Text2SqlDataModule
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.data.packing import IGNORED, Sample
+from tutelage.text2sql.training.datamodule import Encode, Loading, RowBatches, Text2SqlDataModule
+from tutelage.text2sql.training.packing import IGNORED, Sample
 
 
 def examples(count: int) -> list[Example]:

@@ -42,7 +42,7 @@ def seed_only_config(cfg: DictConfig) -> DictConfig:
     """Return the config of the run that it is compared with."""
     own = copy.deepcopy(cfg)
     with open_dict(own):
-        own.method = {"_target_": "tutelage.text2sql.methods.Sft"}
+        own.method = {"_target_": "tutelage.text2sql.data.methods.Sft"}
         own.report = {**own.report, "base": False}
         own.logger = None
     return own

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tutelage.core import run
 from tutelage.core.errors import ConfigError
-from tutelage.text2sql.language_model import LanguageModel
+from tutelage.text2sql.model.language_model import LanguageModel
 from tutelage.text2sql.task import MODEL, Text2SqlTask, load_trained
 
 

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from tutelage.text2sql.data.packing import IGNORED, TokenBatch
-from tutelage.text2sql.language_model import LanguageModel
+from tutelage.text2sql.model.language_model import LanguageModel
+from tutelage.text2sql.training.packing import IGNORED, TokenBatch
 
 # Dense bf16 multiply-adds, in FLOP/s, from the makers' data sheets (without sparsity).
 PEAK_FLOPS = {

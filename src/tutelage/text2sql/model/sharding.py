@@ -3,7 +3,7 @@
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from tutelage.text2sql.language_model import LanguageModel
+from tutelage.text2sql.model.language_model import LanguageModel
 
 
 def shard(model: LanguageModel, mesh: DeviceMesh) -> None:

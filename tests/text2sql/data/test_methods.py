@@ -4,7 +4,7 @@ import pytest
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.methods import DbExplore, Sft, thin
+from tutelage.text2sql.data.methods import DbExplore, Sft, thin
 
 
 def seeds(count: int) -> list[Example]:

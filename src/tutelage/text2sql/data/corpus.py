@@ -10,10 +10,10 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store, content_hash
 from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.data.explored import Part, example_of, split_explored
+from tutelage.text2sql.data.methods import DbExplore, Method, thin
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.pipeline import explore
-from tutelage.text2sql.methods import DbExplore, Method, thin
 
 WHICH = {
     "train": "the databases of the training questions",

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tutelage.multilabel.data.source import Boxes
-from tutelage.multilabel.localisation import GRID, Localisation, locate
+from tutelage.multilabel.results.localisation import GRID, Localisation, locate
 
 
 def boxes(*entries: tuple[int, float, float, float, float]) -> Boxes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tutelage.text2sql.loss import answer_nll
+from tutelage.text2sql.model.loss import answer_nll
 
 HIDDEN, VOCABULARY, TOKENS = 24, 301, 50
 THREE_ROWS = 3 * 4 * VOCABULARY  # bytes: chunks of 3, so the last of 50 tokens has 2

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
-from tutelage.text2sql.comparison import ITEMS
+from tutelage.text2sql.results.comparison import ITEMS
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
 SCORES = {
@@ -61,7 +61,7 @@ def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, note
 
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
     """Write the self-contained report.html."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql", "."), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql.results", "."), autoescape=True)
     columns, rows = summary(metrics)
     with (folder / ITEMS).open(newline="", encoding="utf-8") as file:
         items = list(csv.DictReader(file))

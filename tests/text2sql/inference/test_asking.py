@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from tutelage.core.errors import ConfigError, DataError, RunError
-from tutelage.text2sql import run_folder
-from tutelage.text2sql.asking import Asked, ask, choose_database, parse, print_answer
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.inference import run_folder
 from tutelage.text2sql.inference.answer import Inference
+from tutelage.text2sql.inference.asking import Asked, ask, choose_database, parse, print_answer
 from tutelage.text2sql.inference.generate import Request
+from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts.brief import Brief
-from tutelage.text2sql.tiny import train_tokenizer
 
 
 def database(path: Path) -> Path:

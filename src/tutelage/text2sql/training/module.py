@@ -12,9 +12,9 @@ from torch import Tensor
 from tutelage.core.batches import PADDING
 from tutelage.core.errors import RunError
 from tutelage.core.optim import Optim
-from tutelage.text2sql.data.packing import TokenBatch
-from tutelage.text2sql.language_model import LanguageModel
-from tutelage.text2sql.sharding import shard
+from tutelage.text2sql.model.language_model import LanguageModel
+from tutelage.text2sql.model.sharding import shard
+from tutelage.text2sql.training.packing import TokenBatch
 
 OUT_OF_MEMORY = (
     "lower data.batch_size (and raise trainer.accumulate_grad_batches as much), set model.gradient_checkpointing=true, "

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import Store
-from tutelage.text2sql.adapters import Adapter, Full, Lora, QLora
-from tutelage.text2sql.data.packing import IGNORED, Sample, pack, pad
-from tutelage.text2sql.language_model import LanguageModel, Pretrained, load, merge
-from tutelage.text2sql.tiny import Tiny
+from tutelage.text2sql.model.adapters import Adapter, Full, Lora, QLora
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load, merge
+from tutelage.text2sql.model.tiny import Tiny
+from tutelage.text2sql.training.packing import IGNORED, Sample, pack, pad
 
 TEXTS = ["How many flights left JFK late?", "SELECT count(*) FROM flights WHERE origin = 'JFK' AND dep_delay > 0"] * 3
 

@@ -1,0 +1,1 @@
+"""Reports, comparisons, localisation and export of a run."""

@@ -1,0 +1,1 @@
+"""The language model: its weights, adapters, attention and loss."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: encoding, packing, the data module and the Lightning module."""
