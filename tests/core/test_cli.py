@@ -96,7 +96,7 @@ def test_help_and_cfg_import_no_torch() -> None:
         assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
-def test_an_error_says_where_what_and_the_way_out() -> None:
+def test_an_error_says_where_what_and_a_hint() -> None:
     assert (
         str(ConfigError("data.root", "no such folder.", "give another")) == "data.root: no such folder. Give another."
     )

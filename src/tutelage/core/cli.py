@@ -242,8 +242,8 @@ def _check_task(cfg: DictConfig) -> None:
         tasks = {path.stem: _tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
         if tasks.get(choice) and task not in tasks[choice]:
             fitting = [name for name, its_tasks in tasks.items() if not its_tasks or task in its_tasks]
-            way_out = f"choose from: {', '.join(fitting)}; or take task={'|'.join(sorted(tasks[choice]))}"
-            raise ConfigError(group, f"{choice} is not for task={task}", way_out)
+            hint = f"choose from: {', '.join(fitting)}; or take task={'|'.join(sorted(tasks[choice]))}"
+            raise ConfigError(group, f"{choice} is not for task={task}", hint)
 
 
 def _tasks_of(path: Path) -> set[str]:

@@ -1,32 +1,32 @@
-"""The two errors a user can cause. Each says where, what, and the way out."""
+"""The errors that a user can cause and fix. Each says where it is, what is wrong, and what to do."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; printed without a traceback."""
+    """A mistake that the user can fix; it is printed without a traceback."""
 
-    def __init__(self, where: str, what: str, way_out: str) -> None:
-        """Say it in one line.
+    def __init__(self, where: str, what: str, hint: str) -> None:
+        """Keep the three parts; ``str`` joins them into one line.
 
         Args:
             where: The config key, file or step, such as ``data.root``.
             what: What is wrong there, with the offending value.
-            way_out: What to do now.
+            hint: What to do now.
         """
-        self.where, self.what, self.way_out = where, what, way_out
-        super().__init__(where, what, way_out)
+        self.where, self.what, self.hint = where, what, hint
+        super().__init__(where, what, hint)
 
     def __str__(self) -> str:
-        way_out = (self.way_out[:1].upper() + self.way_out[1:]).strip()
-        return f"{self.where}: {self.what.rstrip('.')}. {way_out}{'' if way_out[-1] in '.?…' else '.'}"
+        hint = (self.hint[:1].upper() + self.hint[1:]).strip()
+        return f"{self.where}: {self.what.rstrip('.')}. {hint}{'' if hint[-1] in '.?…' else '.'}"
 
 
 class ConfigError(UserError):
-    """A choice or a value that cannot work."""
+    """A choice or a value in the config that cannot work; exit code 2."""
 
 
 class DataError(UserError):
-    """A file or a data set that is not what it should be."""
+    """A file or a data set that cannot be used as it is; exit code 2."""
 
 
 class RunError(UserError):
-    """Something that stopped a run half-way; what was done is kept."""
+    """Something stopped a run before its end; what was done is kept. Exit code 1."""

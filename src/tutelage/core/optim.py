@@ -51,9 +51,9 @@ class Optim:
             "head_lr_factor": (0 < self.head_lr_factor < math.inf, "give a number above 0"),
             "stretch": (1 <= self.stretch < math.inf, "give 1, or more to stop before the schedule ends"),
         }
-        for key, (good, way_out) in checks.items():
+        for key, (good, hint) in checks.items():
             if not good:
-                raise ConfigError(f"optim.{key}", f"{vars(self)[key]} cannot be used", way_out)
+                raise ConfigError(f"optim.{key}", f"{vars(self)[key]} cannot be used", hint)
 
     def configure(
         self,

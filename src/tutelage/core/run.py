@@ -315,13 +315,13 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         RunError: The file is cut off, or something else.
     """
-    way_out = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
+    hint = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise RunError(str(path), f"not a whole checkpoint ({str(error).splitlines()[0]})", way_out) from None
+        raise RunError(str(path), f"not a whole checkpoint ({str(error).splitlines()[0]})", hint) from None
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise RunError(str(path), "a checkpoint of something else", way_out)
+        raise RunError(str(path), "a checkpoint of something else", hint)
 
 
 def check_devices(cfg: DictConfig) -> None:

@@ -35,7 +35,7 @@ class Task(ABC):
         """Refuse what cannot work, before the long part.
 
         Raises:
-            ConfigError, DataError: Where, what, and the way out.
+            ConfigError, DataError: Where, what, and a hint.
         """
 
     @abstractmethod

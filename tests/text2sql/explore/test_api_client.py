@@ -184,7 +184,7 @@ def test_no_server_there(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "where", "way_out"),
+    ("status", "where", "hint"),
     [
         (401, "synthesizer.key_variable", "export TEACHER_KEY"),
         (403, "synthesizer.key_variable", "export TEACHER_KEY"),
@@ -193,12 +193,12 @@ def test_no_server_there(server: Server, tmp_path: Path) -> None:
         (422, "synthesizer.parameters", "change the parameters"),
     ],
 )
-def test_a_mistake_is_not_tried_again(server: Server, tmp_path: Path, status: int, where: str, way_out: str) -> None:
+def test_a_mistake_is_not_tried_again(server: Server, tmp_path: Path, status: int, where: str, hint: str) -> None:
     server.script = [send({"error": {"message": f"Incorrect key provided: {KEY}"}}, status=status)]
     with pytest.raises(ConfigError, match=f"status {status}") as caught:
         ask(client(server, tmp_path))
     assert caught.value.where == where
-    assert way_out in caught.value.way_out
+    assert hint in caught.value.hint
     assert len(server.requests) == 1
     assert spent(tmp_path) == 0.0
 

@@ -72,12 +72,12 @@ def check_explored(folder: Path) -> None:
     Raises:
         DataError: No such folder, an exploration that was broken off, or one that found nothing.
     """
-    way_out = "run explore.py database=… and give the folder that it names at its end"
+    hint = "run explore.py database=… and give the folder that it names at its end"
     if not folder.is_dir():
-        raise DataError("data.explored", f"no folder {folder}", way_out)
+        raise DataError("data.explored", f"no folder {folder}", hint)
     pairs = folder / "pairs.jsonl"
     if not pairs.is_file():
-        raise DataError("data.explored", f"no pairs.jsonl in {folder}", way_out)
+        raise DataError("data.explored", f"no pairs.jsonl in {folder}", hint)
     if not pairs.stat().st_size:
         raise DataError(
             "data.explored",

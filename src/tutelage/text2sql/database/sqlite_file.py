@@ -74,7 +74,7 @@ def check_file(path: Path, *, where: str = "database") -> None:
 
 
 def explain(error: sqlite3.Error, path: Path, *, where: str = "database") -> DataError:
-    """Turn what SQLite says into where, what, and the way out."""
+    """Turn what SQLite says into where, what, and a hint."""
     text = str(error)
     if "locked" in text or "busy" in text:
         return DataError(

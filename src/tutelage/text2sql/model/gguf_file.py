@@ -15,7 +15,7 @@ def check_gguf(path: Path) -> None:
     Raises:
         DataError: No GGUF file, or one that is cut off.
     """
-    way_out = "download the file again"
+    hint = "download the file again"
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -23,7 +23,7 @@ def check_gguf(path: Path) -> None:
             raise DataError("model.path", f"{path} is no GGUF file", "give a .gguf file, or a folder with config.json")
         tensors = GGUFReader(str(path)).tensors
     except (ValueError, IndexError, OSError) as error:
-        raise DataError("model.path", f"{path} cannot be read as GGUF, it may be cut off ({error})", way_out) from None
+        raise DataError("model.path", f"{path} cannot be read as GGUF, it may be cut off ({error})", hint) from None
     end = max((int(tensor.data_offset) + int(tensor.n_bytes) for tensor in tensors), default=0)
     if end > path.stat().st_size:
-        raise DataError("model.path", f"{path} is cut off: {path.stat().st_size} of {end} bytes", way_out)
+        raise DataError("model.path", f"{path} is cut off: {path.stat().st_size} of {end} bytes", hint)

@@ -233,7 +233,7 @@ class Api(Synthesizer):
             self._unusable[fault] += times
 
 
-def _given(value: float | None, name: str, way_out: str) -> float:
+def _given(value: float | None, name: str, hint: str) -> float:
     if value is None:
-        raise ConfigError(f"synthesizer.{name}", "is not given", way_out)
+        raise ConfigError(f"synthesizer.{name}", "is not given", hint)
     return value
