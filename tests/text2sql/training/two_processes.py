@@ -1,4 +1,4 @@
-"""What test_text2sql_processes.py runs in one process and in two: a few steps of each strategy, and what they end with."""
+"""What test_text2sql_processes.py runs in one process and in two: a few steps of each strategy, and the result."""
 
 import sys
 from pathlib import Path
