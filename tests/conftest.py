@@ -38,7 +38,7 @@ def script(*overrides: str, code: str = "", kill_after: int | None = None) -> su
     return subprocess.run(
         [sys.executable, "-c", KILLED.format(code=code, kill_after=kill_after), *overrides],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
         capture_output=True,
         text=True,
         check=False,
