@@ -6,6 +6,18 @@ only read.
 
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tutelage.text2sql.inference.asking import LoadedRun
+
+
+def load_run(folder: Path, *, device: str) -> "LoadedRun":
+    """Open a run; the libraries of its model take seconds to load, so they wait until the command line is checked."""
+    from tutelage.text2sql import task
+
+    return task.load_run(folder, device=device)
 
 
 def main() -> None:
@@ -21,7 +33,7 @@ def main() -> None:
     from tutelage.text2sql.inference.asking import ask, parse
 
     try:
-        ask(parse(arguments))
+        ask(parse(arguments), load_run)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -62,7 +62,6 @@ def score(benchmark: Any, root: Path, path: Path, store: Path, keep_distinct: bo
         root=root / benchmark,
         predictions=[path],
         store=store,
-        out=None,
         on_missing="skip",
         keep_distinct=keep_distinct,
     )

@@ -29,7 +29,7 @@ import sqlparse
 from tutelage.text2sql.database.executor import Limits
 from tutelage.text2sql.evaluation.gold import Benchmark, load_benchmark
 from tutelage.text2sql.evaluation.predictions import BIRD_SEPARATOR, read_predictions
-from tutelage.text2sql.evaluation.score import Scorer, score_predictions
+from tutelage.text2sql.evaluation.score import BenchmarkScorer, score_predictions
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 5
@@ -165,9 +165,9 @@ def processor_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def make_scorer(benchmark: Benchmark, store: Path, workers: int, stack: ExitStack) -> Scorer:
+def make_scorer(benchmark: Benchmark, store: Path, workers: int, stack: ExitStack) -> BenchmarkScorer:
     """A scorer whose processes run already."""
-    scorer = Scorer(
+    scorer = BenchmarkScorer(
         benchmark,
         metrics=("execution",),
         keep_distinct=False,
@@ -292,7 +292,6 @@ def slow_golds(megabytes: int, rounds: int) -> dict[str, Any]:
                     root=folder,
                     predictions=[folder / f"{system}.json"],
                     store=folder / f"store{number}",
-                    out=None,
                     workers=2,
                 )
                 times[system].append(time.perf_counter() - begin)

@@ -23,11 +23,23 @@ FORBIDDEN = {
         f"tutelage.text2sql.{room}"
         for room in ("data", "evaluation", "explore", "inference", "model", "prompts", "training")
     },
-    "tutelage/text2sql/evaluation": HEAVY | {"tutelage.text2sql.data", "tutelage.text2sql.inference"},
+    # The published scorers: they read files and databases, and know nothing of models, runs or reports.
+    "tutelage/text2sql/evaluation": HEAVY
+    | {"jinja2"}
+    | {
+        f"tutelage.text2sql.{room}"
+        for room in ("data", "explore", "inference", "model", "prompts", "results", "training")
+    },
+    "tutelage/text2sql/results": HEAVY
+    | {f"tutelage.text2sql.{room}" for room in ("explore", "inference", "model", "prompts", "training")},
+    "tutelage/text2sql/data": HEAVY
+    | {f"tutelage.text2sql.{room}" for room in ("evaluation", "inference", "model", "prompts", "results", "training")},
     "tutelage/text2sql/prompts": {"tutelage.text2sql.training", "tutelage.text2sql.inference", "lightning"},
     "tutelage/text2sql/model": {"tutelage.text2sql.inference", "tutelage.text2sql.results", "lightning"},
-    "tutelage/text2sql/inference": {"tutelage.text2sql.training", "lightning"},
+    "tutelage/text2sql/inference": {"tutelage.text2sql.training", "tutelage.text2sql.results", "lightning"},
 }
+# A task's wiring is imported by nobody below it: it arrives by _target_.
+WIRING = ("tutelage.multilabel.task", "tutelage.text2sql.task")
 # only these stand at a task's top
 TOP_FILES = {
     "tutelage/text2sql": {"__init__.py", "task.py"},
@@ -54,6 +66,19 @@ def test_nobody_goes_through_a_wall(place: str) -> None:
         for name in imports_of(path):
             for wall in FORBIDDEN[place]:
                 assert name != wall and not name.startswith(f"{wall}."), f"{path.relative_to(SRC)} imports {name}"
+
+
+def test_rooms_do_not_import_the_wiring_above_them() -> None:
+    for path in sorted(SRC.rglob("*.py")):
+        for name in imports_of(path):
+            assert not name.startswith(WIRING), f"{path.relative_to(SRC)} imports {name}"
+
+
+def test_no_two_files_import_each_other() -> None:
+    name_of = {path: ".".join(path.relative_to(SRC).with_suffix("").parts) for path in SRC.rglob("*.py")}
+    imports = {name: imports_of(path) for path, name in name_of.items()}
+    pairs = {(a, b) for a, found in imports.items() for b in found & imports.keys() if a in imports[b] and a != b}
+    assert not pairs
 
 
 def test_the_walls_are_seen(tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ from transformers import AutoModelForCausalLM
 
 from tutelage.core import run
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
+from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
-from tutelage.text2sql.inference.run_folder import load_run
+from tutelage.text2sql.results.items import Item, write_items
 from tutelage.text2sql.results.report import groups
-from tutelage.text2sql.results.scoring import LIMITS, Item, Scorer, accuracy
-from tutelage.text2sql.task import gather, write_items
+from tutelage.text2sql.results.scoring import LIMITS, ExecutionScorer, accuracy
+from tutelage.text2sql.task import load_run
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
@@ -203,7 +204,7 @@ def test_scores_by_hand(own: list[str], tmp_path: Path) -> None:
         ask("c", "SELEC"),
     ]
     with Executor(workers=0, limits=LIMITS) as executor:
-        scorer = Scorer({"people": tmp_path / "people.sqlite"}, executor=executor)
+        scorer = ExecutionScorer({"people": tmp_path / "people.sqlite"}, executor=executor)
         items = scorer.score(gold, ["SELECT name FROM person ORDER BY age DESC", "SELECT 27", "SELECT 1"])
     assert [item.right for item in items] == [False, True, None]  # the last gold does not run, so it counts nowhere
     assert [item.status for item in items] == ["ok", "ok", "ok"]

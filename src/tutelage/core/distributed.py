@@ -1,4 +1,6 @@
-"""Sums and means over the batches of all processes, whose gradients are then averaged."""
+"""Sums and means over the batches of all processes, whose gradients are then averaged; shares put together."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -31,6 +33,18 @@ def global_mean(values: Tensor, mask: Tensor) -> Tensor:
         distributed.all_reduce(count)
         count = count / _world_size()
     return _masked_sum(values, mask) / count.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def gather(mine: list[Any], world_size: int) -> list[Any]:
+    """Put the ranks' shares (every world-th item each) together again, on every rank."""
+    if world_size == 1:
+        return mine
+    shares: list[list[Any]] = [[] for _ in range(world_size)]
+    distributed.all_gather_object(shares, mine)
+    whole: list[Any] = [None] * sum(map(len, shares))
+    for rank, share in enumerate(shares):
+        whole[rank::world_size] = share
+    return whole
 
 
 def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
 """The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from tutelage.core import run
 from tutelage.core.build import build, split
+from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.results import read_json
@@ -22,26 +21,29 @@ from tutelage.text2sql.data.explored import example_of
 from tutelage.text2sql.data.methods import Method
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor
-from tutelage.text2sql.evaluation.command import score_command
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
+from tutelage.text2sql.inference.asking import LoadedRun
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.model.adapters import Adapter, Full
 from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load, merge
+from tutelage.text2sql.model.saved import MODEL, load_trained
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import Prompt, answer_text
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
-from tutelage.text2sql.results.scoring import LIMITS, Accuracy, Item, Scorer, accuracy
+from tutelage.text2sql.results.benchmark_command import score_command
+from tutelage.text2sql.results.items import ITEMS, Item, write_items
+from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
 from tutelage.text2sql.training import seed_only
 from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.training.packing import Sample
 from tutelage.text2sql.training.throughput import Throughput
 
-MODEL = "model"  # of a run's folder: what transformers or peft loads
 MERGED = "merged"
 
 
@@ -168,8 +170,8 @@ class Text2SqlTask(Task):
         )
 
     @cached_property
-    def scorer(self) -> Scorer:
-        return Scorer(self.source.databases, executor=self.executor)
+    def scorer(self) -> ExecutionScorer:
+        return ExecutionScorer(self.source.databases, executor=self.executor)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class Text2SqlTask(Task):
         metrics, answers, items = self._test(trainer, module.model, self._test_engine(module.model))
         if trainer.is_global_zero:
             write_predictions(self.folder / "predictions.jsonl", answers)
-            write_items(self.folder / comparison.ITEMS, items)
+            write_items(self.folder / ITEMS, items)
             if self.cfg.report.merge and module.model.adapted:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
@@ -311,73 +313,23 @@ class Text2SqlTask(Task):
         return Encoder(self.answerer, tokenizer, steady=steady)
 
 
-class Encoder:
-    """Examples to samples; also in loader processes."""
-
-    def __init__(self, answerer: Answerer, tokenizer: Any, *, steady: bool) -> None:
-        self.answerer, self.tokenizer, self.steady = answerer, tokenizer, steady
-        self._known: dict[str, Sample] = {}
-
-    def __call__(self, example: Example, view: tuple[int, int] | None) -> Sample:
-        if self.steady and example.id in self._known:
-            return self._known[example.id]
-        encoded = self.answerer.encode(self.tokenizer, example, view=None if self.steady else view)
-        sample = Sample(encoded.prompt_ids, encoded.answer_ids)
-        if self.steady:
-            self._known[example.id] = sample
-        return sample
-
-
-def load_trained(spec: Pretrained, folder: Path) -> LanguageModel:
-    """Load what a run saved: an adapter on its model, or a whole model."""
-    from peft import PeftModel
-
-    tokenizer = Pretrained(str(folder)).tokenizer() if (folder / "config.json").is_file() else spec.tokenizer()
-    if (folder / "adapter_config.json").is_file():
-        return LanguageModel(PeftModel.from_pretrained(spec.network(Full()), str(folder)), tokenizer)
-    return LanguageModel(replace(spec, path=str(folder)).network(Full()), tokenizer)
-
-
 def as_metrics(name: str, found: Accuracy) -> Metrics:
     """Name an accuracy's parts."""
     parts = {"": found.percent, "_low": found.low, "_high": found.high, "_count": found.count}
     return {f"{name}{part}": value for part, value in parts.items()}
 
 
-def gather(mine: list[Any], world_size: int) -> list[Any]:
-    """Put the ranks' shares (every world-th item each) together again, on every rank."""
-    if world_size == 1:
-        return mine
-    shares: list[list[Any]] = [[] for _ in range(world_size)]
-    torch.distributed.all_gather_object(shares, mine)
-    whole: list[Any] = [None] * sum(map(len, shares))
-    for rank, share in enumerate(shares):
-        whole[rank::world_size] = share
-    return whole
+def load_run(folder: Path, *, device: str) -> LoadedRun:
+    """Open a finished run's folder, to ask its model.
 
-
-def write_items(path: Path, items: Sequence[Item]) -> None:
-    """Write a row a scored question."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(
-            ["id", "db_id", "source", "difficulty", "level", "right", "status", "question", "gold", "sql", "error"]
-        )
-        for item in items:
-            e = item.example
-            right = "" if item.right is None else int(item.right)
-            out.writerow(
-                [
-                    e.id,
-                    e.db_id,
-                    e.source,
-                    e.difficulty,
-                    e.level,
-                    right,
-                    item.status,
-                    e.question,
-                    e.sql,
-                    item.sql,
-                    item.error,
-                ]
-            )
+    Raises:
+        ConfigError: No run, one that is not finished, or one of another task.
+    """
+    cfg = run.load_config(folder)
+    if not (folder / MODEL).is_dir():
+        raise ConfigError("run", f"{folder} holds no model yet", f"finish it with: python train.py run={folder}")
+    task = run.open_task(cfg, folder=folder)
+    if not isinstance(task, Text2SqlTask):
+        raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
+    model = load_trained(task.base(folder / MODEL), folder / MODEL).eval().to(device)
+    return LoadedRun(model, task.engine(model), task.answerer)

@@ -17,7 +17,7 @@ from tutelage.text2sql.evaluation.exact_match import exact_match
 from tutelage.text2sql.evaluation.gold import Benchmark, Item, load_benchmark
 from tutelage.text2sql.evaluation.hardness import hardness
 from tutelage.text2sql.evaluation.outcome import Outcome
-from tutelage.text2sql.evaluation.score import Scorer
+from tutelage.text2sql.evaluation.score import BenchmarkScorer
 from tutelage.text2sql.evaluation.soft_f1 import ex, soft_f1
 from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
 from tutelage.text2sql.evaluation.spider_sql import SpiderSyntaxError, parse
@@ -38,7 +38,7 @@ def outcomes(
     seconds: float = 30.0,
 ) -> list[Outcome]:
     with ExitStack() as stack:
-        scorer = Scorer(
+        scorer = BenchmarkScorer(
             benchmark,
             metrics=metrics,
             keep_distinct=keep_distinct,

@@ -13,8 +13,8 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.database.executor import Limits, Result, Timing
 from tutelage.text2sql.evaluation.bird_judge import BirdJudge
 from tutelage.text2sql.evaluation.gold import load_benchmark
-from tutelage.text2sql.evaluation.report import marked_difference
-from tutelage.text2sql.evaluation.score import Scores, score_predictions, table
+from tutelage.text2sql.evaluation.score import Scores, score_predictions
+from tutelage.text2sql.results.benchmark_report import marked_difference, table, write_reports
 
 GOLD = [
     "SELECT count(*) FROM shop",
@@ -31,8 +31,10 @@ def score(root: Path, *predictions: list[str] | dict[str, str], benchmark: str =
         path = root.parent / (f"system{number}.sql" if isinstance(prediction, list) else f"system{number}.json")
         path.write_text("\n".join(prediction) + "\n" if isinstance(prediction, list) else json.dumps(prediction))
         paths.append(path)
-    settings: dict[str, Any] = {"out": root.parent / "out", "store": root.parent / "store", "workers": 1} | more
-    return score_predictions(benchmark=benchmark, root=root, predictions=paths, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"store": root.parent / "store", "workers": 1} | more
+    scores = score_predictions(benchmark=benchmark, root=root, predictions=paths, **settings)  # type: ignore[arg-type]
+    write_reports(scores, root.parent / "out")
+    return scores
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -100,7 +102,7 @@ def test_spider_files(spider_root: Path, tmp_path: Path) -> None:
 def test_workers_and_runs_agree(spider_root: Path) -> None:
     queries = [*GOLD[:3], "SELEC", "SELECT name FROM shop"]
     first = score(spider_root, queries)
-    again = [score(spider_root, queries), score(spider_root, queries, workers=2, out=None)]
+    again = [score(spider_root, queries), score(spider_root, queries, workers=2)]
     for other in again:
         assert [o.official for o in other.systems[0].outcomes] == [o.official for o in first.systems[0].outcomes]
         assert [o.status for o in other.systems[0].outcomes] == ["correct", "correct", "correct", "error", "wrong"]

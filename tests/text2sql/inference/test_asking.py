@@ -9,10 +9,9 @@ import pytest
 
 from tutelage.core.errors import ConfigError, DataError, RunError
 from tutelage.text2sql.data.questions import Questions
-from tutelage.text2sql.database.executor import Result
-from tutelage.text2sql.inference import run_folder
-from tutelage.text2sql.inference.answer import Inference
-from tutelage.text2sql.inference.asking import Asked, ask, choose_database, parse, print_answer
+from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.inference.answer import Answerer, Inference
+from tutelage.text2sql.inference.asking import Asked, LoadedRun, ask, choose_database, parse, print_answer
 from tutelage.text2sql.inference.generate import Request
 from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts.brief import Brief
@@ -37,7 +36,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
     """A run whose model answers from ``answers``, one after the other."""
     tokenizer = train_tokenizer(["SELECT name FROM item"], vocabulary=400)
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=1000))
@@ -48,20 +47,23 @@ def run(tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNa
         def generate(self, requests: Sequence[Request], decoding: object) -> list[list[str]]:
             return [[made.answers.pop(0)] for _ in requests]
 
-    def load_run(folder: Path, *, device: str) -> SimpleNamespace:
-        task = SimpleNamespace(
-            source=made.source,
+    def load_run(folder: Path, *, device: str) -> LoadedRun:
+        answerer = Answerer(
+            made.source,
             prompt=Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=500),
             inference=Inference("transformers", "greedy", 1, 1.0, 1.0, "first", 0, max_new_tokens=20, batch_size=4),
+            executor=Executor(workers=0, limits=Limits()),
             store=None,
-            engine=lambda model: Engine(),
         )
-        return SimpleNamespace(
-            model=SimpleNamespace(tokenizer=tokenizer, causal=SimpleNamespace(config=config)), task=task
-        )
+        model = SimpleNamespace(tokenizer=tokenizer, causal=SimpleNamespace(config=config))
+        return LoadedRun(model, Engine(), answerer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_folder, "load_run", load_run)
+    made.load_run = load_run
     return made
+
+
+def never(folder: Path, *, device: str) -> LoadedRun:
+    raise AssertionError("refused before the run is opened")
 
 
 def test_the_command_line() -> None:
@@ -86,7 +88,7 @@ def test_a_command_line_that_cannot_be(arguments: list[str], message: str) -> No
 
 def test_query_and_rows_are_printed(run: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     run.answers = ["```sql\nSELECT name, price FROM item\n```"]
-    ask(Asked(run.folder, "What is there?", None, None, rows=2))
+    ask(Asked(run.folder, "What is there?", None, None, rows=2), run.load_run)
     out = capsys.readouterr().out
     assert out.startswith("SELECT name, price FROM item\n")
     assert "[red] Lamp" in out  # brackets are text, not a style
@@ -97,7 +99,7 @@ def test_query_and_rows_are_printed(run: SimpleNamespace, capsys: pytest.Capture
 
 def test_what_fails_gets_a_second_chance(run: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     run.answers = ["SELECT cost FROM item", "SELECT max(price) FROM item"]
-    ask(Asked(run.folder, "What is the most?", None, None, rows=20))
+    ask(Asked(run.folder, "What is the most?", None, None, rows=20), run.load_run)
     out = capsys.readouterr().out
     assert out.startswith("SELECT max(price) FROM item\n")
     assert "1 row," in out
@@ -106,17 +108,17 @@ def test_what_fails_gets_a_second_chance(run: SimpleNamespace, capsys: pytest.Ca
 def test_no_query_and_a_query_that_fails(run: SimpleNamespace) -> None:
     run.answers = ["no idea", "none"]
     with pytest.raises(RunError, match="the model wrote no query"):
-        ask(Asked(run.folder, "?", None, None, rows=20))
+        ask(Asked(run.folder, "?", None, None, rows=20), run.load_run)
     run.answers = ["SELECT cost FROM item", "SELECT cost FROM item"]
     with pytest.raises(RunError, match="no such column: cost"):
-        ask(Asked(run.folder, "?", None, None, rows=20))
+        ask(Asked(run.folder, "?", None, None, rows=20), run.load_run)
 
 
 def test_nothing_is_written(run: SimpleNamespace, shop: Path) -> None:
     before = shop.read_bytes()
     run.answers = ["```sql\nDELETE FROM item\n```"] * 2
     with pytest.raises(RunError, match="this query gives no rows"):
-        ask(Asked(run.folder, "Delete everything!", None, None, rows=20))
+        ask(Asked(run.folder, "Delete everything!", None, None, rows=20), run.load_run)
     assert shop.read_bytes() == before
 
 
@@ -126,7 +128,7 @@ def test_another_database(run: SimpleNamespace, tmp_path: Path, capsys: pytest.C
         connection.execute("DELETE FROM item WHERE price < 9")
     connection.close()
     run.answers = ["SELECT count(*) AS n FROM item"]
-    ask(Asked(run.folder, "How many?", other, None, rows=20))
+    ask(Asked(run.folder, "How many?", other, None, rows=20), run.load_run)
     assert " ".join(capsys.readouterr().out.split()[:11]) == "SELECT count(*) AS n FROM item n ─── 1 1 row,"
 
 
@@ -146,9 +148,9 @@ def test_which_database(shop: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run: no folder"):
-        ask(Asked(tmp_path / "nowhere", "Q?", None, None, rows=20))
+        ask(Asked(tmp_path / "nowhere", "Q?", None, None, rows=20), never)
     with pytest.raises(DataError, match="no file"):
-        ask(Asked(tmp_path, "Q?", tmp_path / "nothing.sqlite", None, rows=20))
+        ask(Asked(tmp_path, "Q?", tmp_path / "nothing.sqlite", None, rows=20), never)
 
 
 def test_a_result_without_rows(capsys: pytest.CaptureFixture[str]) -> None:

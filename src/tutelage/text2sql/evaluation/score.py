@@ -1,16 +1,13 @@
 """Score prediction files on Spider or BIRD: the one door to this folder for whoever has files."""
 
-import platform
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
@@ -32,7 +29,7 @@ from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interva
 from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
 
 Mode = Literal["official", "strict"]
-_MODES: tuple[Mode, Mode] = ("official", "strict")
+MODES: tuple[Mode, Mode] = ("official", "strict")
 METRICS: dict[BenchmarkName, tuple[str, ...]] = {
     "spider": ("execution", "exact_match"),
     "bird": ("ex", "soft_f1", "ves", "r_ves"),
@@ -170,7 +167,6 @@ def score_predictions(
     root: Path,
     predictions: Sequence[Path],
     store: Path,
-    out: Path | None,
     mode: Mode = "official",
     on_missing: OnMissing = "error",
     split: str = "dev",
@@ -186,7 +182,6 @@ def score_predictions(
         root: The folder of the data set.
         predictions: One file or two, in any form that `predictions.read_predictions` knows.
         store: Where gold results are kept.
-        out: Gets ``scores.json``, ``items.csv`` and ``report.html``; None writes nothing.
         mode: Whether the headline is the ``official`` or the ``strict`` number; both are always worked out.
         on_missing: ``skip`` leaves out, and counts, questions whose database is not there.
         split: Which questions; see `gold.load_benchmark`.
@@ -206,11 +201,11 @@ def score_predictions(
     items = data.items
     systems = [read_predictions(path, items=items, all_items=data.all_items) for path in predictions]
     with ExitStack() as stack:
-        scorer = Scorer(
+        scorer = BenchmarkScorer(
             data, metrics=chosen, keep_distinct=keep_distinct, limits=limits, workers=workers, store=store, stack=stack
         )
         golds = Predictions("gold", root, "the data's own", [item.sql for item in items])
-        scores = Scores(
+        return Scores(
             benchmark=data,
             mode=mode,
             metrics=chosen,
@@ -224,14 +219,9 @@ def score_predictions(
             limits=limits,
             keep_distinct=keep_distinct,
         )
-    if out is not None:
-        from tutelage.text2sql.evaluation.report import write_reports  # jinja2 takes its time
-
-        write_reports(scores, out)
-    return scores
 
 
-class Scorer:
+class BenchmarkScorer:
     """Runs and judges predictions on one benchmark. Its processes end with the stack it is given."""
 
     def __init__(
@@ -332,96 +322,6 @@ class Scorer:
                 else:
                     found[query] = last_found[query] if query in last_found else next(stream)
             yield found
-
-
-def versions() -> dict[str, str]:
-    """What a score may depend on beside the data."""
-    return {
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "sqlparse": version("sqlparse"),
-        "tutelage": version("tutelage"),
-    }
-
-
-def as_json(scores: Scores) -> dict[str, Any]:
-    """What ``scores.json`` holds."""
-    return {
-        "benchmark": scores.benchmark.name,
-        "split": scores.benchmark.split,
-        "mode": scores.mode,
-        "items": len(scores.groups),
-        "skipped": scores.benchmark.missing,
-        "keep_distinct": scores.keep_distinct,
-        f"{scores.group_name}_differs": scores.num_other_groups,
-        "systems": [_system_json(scores, system) for system in scores.systems],
-        "gold": _system_json(scores, scores.gold),
-        "suspicious_golds": {scores.benchmark.items[place].id: what for place, what in scores.suspicious.items()},
-        "comparison": {
-            metric: {"only_first": test.only_first, "only_second": test.only_second, "p_value": test.p_value}
-            for metric, test in scores.comparison().items()
-        },
-        "limits": {
-            "seconds": scores.limits.seconds,
-            "rows": scores.limits.rows,
-            "bytes": scores.limits.bytes,
-            "memory_mb": scores.limits.memory_mb,
-        },
-        "versions": versions(),
-    }
-
-
-def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
-    def numbers(mode: Mode, places: Sequence[int] | None = None) -> dict[str, Any]:
-        found = {metric: scores.score(system, metric, mode, places) for metric in scores.metrics}
-        return {
-            metric: {"value": score.value, "interval_95": [score.low, score.high], "items": score.items}
-            for metric, score in found.items()
-        }
-
-    found: dict[str, Any] = {
-        "name": system.predictions.name,
-        "form": system.predictions.form,
-        "official": numbers("official"),
-        "strict": numbers("strict"),
-        f"by_{scores.group_name}": {
-            name: numbers(scores.mode, places) for name, places in scores.places_by_group().items()
-        },
-        "by_database": {name: numbers(scores.mode, places) for name, places in scores.places_by_database().items()},
-        "statuses": dict(system.statuses),
-        "differences": system.differences,
-    }
-    if (kept := scores.places_not_doubtful()) is not None:
-        without = {"databases": list(DOUBTFUL_DATABASES)} | {mode: numbers(mode, kept) for mode in _MODES}
-        found["without_doubtful_databases"] = without
-    return found
-
-
-def table(scores: Scores) -> str:
-    """The closing table, as text."""
-    skipped = sum(scores.benchmark.missing.values())
-    lines = [
-        f"{scores.benchmark.name} {scores.benchmark.split}, {scores.mode}: {len(scores.groups)} items"
-        + (f" of {len(scores.groups) + skipped}; no database for {skipped}" if skipped else "")
-    ]
-    width = max(len(system.predictions.name) for system in (*scores.systems, scores.gold))
-    for system in (scores.gold, *scores.systems):
-        parts = []
-        for metric in scores.metrics:
-            score = scores.score(system, metric, scores.mode)
-            parts.append(f"{metric} {score.value:6.2f} [{score.low:.2f}, {score.high:.2f}]")
-        other = ", ".join(f"{count} {status}" for status, count in system.statuses.items())
-        lines.append(f"  {system.predictions.name:<{width}}  {'   '.join(parts)}   ({other})")
-        if differing := sum(bool(outcome.reasons) for outcome in system.outcomes):
-            lines.append(f"  {'':<{width}}  official and strict differ on {differing} items")
-    for metric, test in scores.comparison().items():
-        lines.append(
-            f"  {metric}: only the first is right on {test.only_first}, only the second on {test.only_second}; "
-            f"McNemar p = {test.p_value:.3g}"
-        )
-    if scores.suspicious:
-        lines.append(f"  suspicious golds: {len(scores.suspicious)} (report.html lists them)")
-    return "\n".join(lines)
 
 
 def _check(

@@ -1,9 +1,9 @@
 """A question in words, a query and its rows in return: what ``ask.py`` does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -16,10 +16,30 @@ from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor, Limits, Result
 from tutelage.text2sql.database.sqlite_file import check_file
 
+if TYPE_CHECKING:
+    from tutelage.text2sql.inference.answer import Answerer
+    from tutelage.text2sql.inference.generate import Engine
+    from tutelage.text2sql.model.language_model import LanguageModel
+
 USAGE = 'python ask.py run=runs/… "How many flights left JFK late?"'
 KEYS = ("run", "database", "db_id", "rows")
 # A person waits; and what does not fit on a screen is no answer.
 LIMITS = Limits(seconds=60.0, rows=100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A finished run, opened to be asked.
+
+    Attributes:
+        model: In eval mode, on its device.
+        engine: Generates with the model.
+        answerer: Of the run's own databases, with the prompt and the inference that it was scored with.
+    """
+
+    model: "LanguageModel"
+    engine: "Engine"
+    answerer: "Answerer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +118,12 @@ def choose_database(source: Source, asked: Asked, *, store: Store | None) -> tup
     return source, db_id
 
 
-def ask(asked: Asked) -> None:
+def ask(asked: Asked, load_run: Callable[..., LoadedRun]) -> None:
     """Answer a question: print the query, then its rows. Databases are only read.
+
+    Args:
+        asked: The command line.
+        load_run: Opens a run's folder: ``task.load_run``.
 
     Raises:
         ConfigError, DataError: The run, the database or the question cannot be used.
@@ -113,20 +137,18 @@ def ask(asked: Asked) -> None:
     import torch
 
     from tutelage.text2sql.inference.answer import Answerer
-    from tutelage.text2sql.inference.run_folder import load_run
 
     run = load_run(asked.run, device="cuda" if torch.cuda.is_available() else "cpu")
-    source, db_id = choose_database(run.task.source, asked, store=run.task.store)
+    own = run.answerer
+    source, db_id = choose_database(own.source, asked, store=own.store)
     # What fails gets one more chance, whatever the run's scores were taken with.
-    inference = replace(run.task.inference, repair_rounds=max(1, run.task.inference.repair_rounds))
+    inference = replace(own.inference, repair_rounds=max(1, own.inference.repair_rounds))
     with Executor(workers=1, limits=LIMITS) as executor:
-        answerer = Answerer(
-            source, prompt=run.task.prompt, inference=inference, executor=executor, store=run.task.store
-        )
+        answerer = Answerer(source, prompt=own.prompt, inference=inference, executor=executor, store=own.store)
         example = Example("asked", db_id, asked.question, None)
         context = run.model.causal.config.get_text_config().max_position_embeddings
         answerer.check(run.model.tokenizer, [example], context=context)
-        (answer,) = answerer.answer(run.task.engine(run.model), run.model.tokenizer, [example])
+        (answer,) = answerer.answer(run.engine, run.model.tokenizer, [example])
         if not answer.sql:
             raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
         print_answer(answer.sql, executor.run(source.databases[db_id], answer.sql), rows=asked.rows)

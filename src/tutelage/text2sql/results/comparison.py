@@ -6,8 +6,8 @@ from pathlib import Path
 from tutelage.core.errors import DataError
 from tutelage.core.results import print_table
 from tutelage.text2sql.evaluation.significance import mcnemar
+from tutelage.text2sql.results.items import ITEMS
 
-ITEMS = "items.csv"
 SOURCES = {"seed": "people's questions", "explored": "held-out explored questions"}
 Question = tuple[str, str, str, str]  # source, id, question, gold query
 

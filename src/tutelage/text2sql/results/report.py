@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
-from tutelage.text2sql.results.comparison import ITEMS
+from tutelage.text2sql.results.items import ITEMS
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
 SCORES = {

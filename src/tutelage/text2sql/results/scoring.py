@@ -12,30 +12,12 @@ from pathlib import Path
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor, Limits, Result
 from tutelage.text2sql.evaluation.execution import execution_match, orders_rows
+from tutelage.text2sql.results.items import Item
 
 LIMITS = Limits(seconds=30.0, rows=1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One scored question.
-
-    Attributes:
-        example: The question.
-        sql: The model's query; empty for none.
-        right: Whether its result is the gold's; None where the gold itself does not run, which counts nowhere.
-        status: How running it ended, in the executor's words.
-        error: What the database said.
-    """
-
-    example: Example
-    sql: str
-    right: bool | None
-    status: str
-    error: str
-
-
-class Scorer:
+class ExecutionScorer:
     """Compares results; each gold query is run once."""
 
     def __init__(self, databases: Mapping[str, Path], *, executor: Executor) -> None:

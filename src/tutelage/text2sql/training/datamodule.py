@@ -127,7 +127,7 @@ class Rows(Dataset[tuple[list[Sample], int]]):
         return samples, self.batches.answers_in_step(epoch, row)
 
 
-class Questions(Dataset[int]):
+class QuestionIndices(Dataset[int]):
     """Validation questions, by their index: a model is shown the question and not the answer."""
 
     def __init__(self, size: int) -> None:
@@ -185,7 +185,7 @@ class Text2SqlDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         rank, world_size = self._place()
         batches = EvalBatches(len(self.val), batch_size=self.val_batch_size, rank=rank, world_size=world_size)
-        return make_loader(Questions(len(self.val)), batches=batches, collate=list, workers=0)
+        return make_loader(QuestionIndices(len(self.val)), batches=batches, collate=list, workers=0)
 
     def _plan(self) -> TrainLoader:
         rank, world_size = self._place()

@@ -1,4 +1,4 @@
-"""``evaluate.py task=text2sql predictions=…``: from a composed config to `score.score_predictions`."""
+"""``evaluate.py task=text2sql predictions=…``: from a composed config to scores, and their files."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.database.executor import Limits
 from tutelage.text2sql.evaluation.gold import BenchmarkName
-from tutelage.text2sql.evaluation.score import Scores, score_predictions, table
+from tutelage.text2sql.evaluation.score import Scores, score_predictions
+from tutelage.text2sql.results.benchmark_report import table, write_reports
 
 _BENCHMARKS: dict[str, BenchmarkName] = {
     "tutelage.text2sql.data.spider.Spider": "spider",
@@ -42,7 +43,6 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
         root=Path(cfg.data.root),
         predictions=[Path(str(file)) for file in files],
         store=Path(cfg.store),
-        out=out,
         mode=cfg.mode,
         on_missing=cfg.on_missing,
         split=_split(cfg, _BENCHMARKS[target]),
@@ -51,6 +51,7 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
         limits=_limits(cfg),
         workers=cfg.workers,
     )
+    write_reports(scores, out)
     print(table(scores))
     print(f"  {out / 'report.html'}")
     return scores

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from tutelage.core import config
 from tutelage.core.errors import ConfigError
-from tutelage.text2sql.evaluation.command import score_command
+from tutelage.text2sql.results.benchmark_command import score_command
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 

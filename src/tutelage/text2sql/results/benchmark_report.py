@@ -4,8 +4,11 @@ import csv
 import difflib
 import io
 import json
+import platform
 import re
+import sqlite3
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +18,7 @@ from markupsafe import Markup, escape
 from tutelage.core.store import write_atomically
 from tutelage.text2sql.evaluation.gold import DOUBTFUL_DATABASES
 from tutelage.text2sql.evaluation.outcome import Outcome, Preview
-from tutelage.text2sql.evaluation.score import Scores, SystemScore, as_json, versions
+from tutelage.text2sql.evaluation.score import MODES, Mode, Scores, SystemScore
 
 _WORDS = re.compile(r"\s+|\w+|'[^']*'|\"[^\"]*\"|.", re.DOTALL)
 _LONGEST_CELL = 60
@@ -33,6 +36,96 @@ def write_reports(scores: Scores, out: Path) -> None:
     for name, system in zip(system_names(scores), scores.systems, strict=True):
         (out / name).mkdir(exist_ok=True)
         write_atomically(out / name / "items.csv", items_csv(scores, system))
+
+
+def table(scores: Scores) -> str:
+    """The closing table, as text."""
+    skipped = sum(scores.benchmark.missing.values())
+    lines = [
+        f"{scores.benchmark.name} {scores.benchmark.split}, {scores.mode}: {len(scores.groups)} items"
+        + (f" of {len(scores.groups) + skipped}; no database for {skipped}" if skipped else "")
+    ]
+    width = max(len(system.predictions.name) for system in (*scores.systems, scores.gold))
+    for system in (scores.gold, *scores.systems):
+        parts = []
+        for metric in scores.metrics:
+            score = scores.score(system, metric, scores.mode)
+            parts.append(f"{metric} {score.value:6.2f} [{score.low:.2f}, {score.high:.2f}]")
+        other = ", ".join(f"{count} {status}" for status, count in system.statuses.items())
+        lines.append(f"  {system.predictions.name:<{width}}  {'   '.join(parts)}   ({other})")
+        if differing := sum(bool(outcome.reasons) for outcome in system.outcomes):
+            lines.append(f"  {'':<{width}}  official and strict differ on {differing} items")
+    for metric, test in scores.comparison().items():
+        lines.append(
+            f"  {metric}: only the first is right on {test.only_first}, only the second on {test.only_second}; "
+            f"McNemar p = {test.p_value:.3g}"
+        )
+    if scores.suspicious:
+        lines.append(f"  suspicious golds: {len(scores.suspicious)} (report.html lists them)")
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """What a score may depend on beside the data."""
+    return {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "sqlparse": version("sqlparse"),
+        "tutelage": version("tutelage"),
+    }
+
+
+def as_json(scores: Scores) -> dict[str, Any]:
+    """What ``scores.json`` holds."""
+    return {
+        "benchmark": scores.benchmark.name,
+        "split": scores.benchmark.split,
+        "mode": scores.mode,
+        "items": len(scores.groups),
+        "skipped": scores.benchmark.missing,
+        "keep_distinct": scores.keep_distinct,
+        f"{scores.group_name}_differs": scores.num_other_groups,
+        "systems": [_system_json(scores, system) for system in scores.systems],
+        "gold": _system_json(scores, scores.gold),
+        "suspicious_golds": {scores.benchmark.items[place].id: what for place, what in scores.suspicious.items()},
+        "comparison": {
+            metric: {"only_first": test.only_first, "only_second": test.only_second, "p_value": test.p_value}
+            for metric, test in scores.comparison().items()
+        },
+        "limits": {
+            "seconds": scores.limits.seconds,
+            "rows": scores.limits.rows,
+            "bytes": scores.limits.bytes,
+            "memory_mb": scores.limits.memory_mb,
+        },
+        "versions": versions(),
+    }
+
+
+def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
+    def numbers(mode: Mode, places: Sequence[int] | None = None) -> dict[str, Any]:
+        found = {metric: scores.score(system, metric, mode, places) for metric in scores.metrics}
+        return {
+            metric: {"value": score.value, "interval_95": [score.low, score.high], "items": score.items}
+            for metric, score in found.items()
+        }
+
+    found: dict[str, Any] = {
+        "name": system.predictions.name,
+        "form": system.predictions.form,
+        "official": numbers("official"),
+        "strict": numbers("strict"),
+        f"by_{scores.group_name}": {
+            name: numbers(scores.mode, places) for name, places in scores.places_by_group().items()
+        },
+        "by_database": {name: numbers(scores.mode, places) for name, places in scores.places_by_database().items()},
+        "statuses": dict(system.statuses),
+        "differences": system.differences,
+    }
+    if (kept := scores.places_not_doubtful()) is not None:
+        without = {"databases": list(DOUBTFUL_DATABASES)} | {mode: numbers(mode, kept) for mode in MODES}
+        found["without_doubtful_databases"] = without
+    return found
 
 
 def system_names(scores: Scores) -> list[str]:
@@ -89,7 +182,7 @@ class _Case(NamedTuple):
 
 def _html(scores: Scores) -> str:
     environment = Environment(
-        loader=PackageLoader("tutelage.text2sql.evaluation"),
+        loader=PackageLoader("tutelage.text2sql.results", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -98,7 +191,7 @@ def _html(scores: Scores) -> str:
     names = system_names(scores)
     systems = [(name, system, _cases(scores, system)) for name, system in zip(names, scores.systems, strict=True)]
     items = scores.benchmark.items
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("benchmark_report.html.jinja").render(
         scores=scores,
         systems=systems,
         rows=[("gold, as a prediction", scores.gold), *zip(names, scores.systems, strict=True)],
