@@ -83,12 +83,12 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     metrics = run.train(cfg, folder=folder)
     assert metrics["test/ex_count"] == 2
     assert metrics["base/test/ex"] == 0.0  # random weights write no query
-    assert metrics["test/ex_explored_count"] >= 2
+    assert metrics["test/ex_held_out_count"] >= 2
     printed = capsys.readouterr().out
     assert "people's questions (2)" in printed
     assert "base model, untrained" in printed
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(predictions) == metrics["test/ex_count"] + metrics["test/ex_explored_count"]
+    assert len(predictions) == metrics["test/ex_count"] + metrics["test/ex_held_out_count"]
     assert {"id", "db_id", "sql", "candidates"} <= predictions[0].keys()
     with (folder / "items.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(predictions)
@@ -105,7 +105,7 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     loaded = load_run(folder, device="cpu")
     for name, parameter in loaded.model.causal.named_parameters():
         torch.testing.assert_close(parameter, state[f"model.network.{name}"], rtol=0, atol=0)
-    assert run.evaluate(folder)["test/ex_explored"] == metrics["test/ex_explored"]
+    assert run.evaluate(folder)["test/ex_held_out"] == metrics["test/ex_held_out"]
 
 
 def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Compose, tmp_path: Path) -> None:

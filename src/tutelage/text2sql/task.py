@@ -52,7 +52,7 @@ class Text2SqlTask(Task):
 
     monitor = "val/ex"
     mode = "max"
-    headline = ("test/ex", "test/ex_explored", "base/test/ex", "sft/test/ex", "time/train_s")
+    headline = ("test/ex", "test/ex_held_out", "base/test/ex", "sft/test/ex", "time/train_s")
     shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": Loading}
 
     def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
@@ -286,7 +286,7 @@ class Text2SqlTask(Task):
         metrics: Metrics = {}
         all_answers: list[Answer] = []
         all_items: list[Item] = []
-        for name, examples in (("ex", self.corpus.test), ("ex_explored", self.corpus.held_out)):
+        for name, examples in (("ex", self.corpus.test), ("ex_held_out", self.corpus.held_out)):
             if not examples:
                 continue
             mine = examples[trainer.global_rank :: trainer.world_size]

@@ -9,6 +9,7 @@ import pytest
 from concerts import make, opened, written
 
 from tutelage.core.randomness import generator
+from tutelage.text2sql.database.nouns import plural, singular
 from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_realise import realise
 from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
@@ -33,7 +34,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
 )
 from tutelage.text2sql.explore.synthesizers.offline_wording import plural_verb, with_article
 from tutelage.text2sql.explore.synthesizers.roles import Roles
-from tutelage.text2sql.explore.words import article, phrase, plural, plural_phrase, singular
+from tutelage.text2sql.explore.words import article, phrase, plural_phrase
 
 Voice = tuple[Roles, Naming, SqlWriter]
 SINGER = (Node("singer"),)

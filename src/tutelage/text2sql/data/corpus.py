@@ -118,7 +118,7 @@ def assemble(
         "explored_in": explored_in if explored else "nothing was explored",
         "val": len(val),
         "test": len(test),
-        "held_out_explored": len(held_out),
+        "held_out": len(held_out),
     }
     return Corpus(stages, val, test, held_out, notes)
 

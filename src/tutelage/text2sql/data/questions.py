@@ -139,15 +139,15 @@ def cut(
             "lower data.val_databases",
         )
     fit = [db_id for db_id in names if db_id not in not_for_val]
-    held_out = {fit[index] for index in generator(split_seed, name, "val").permutation(len(fit))[:val_databases]}
+    val_names = {fit[index] for index in generator(split_seed, name, "val").permutation(len(fit))[:val_databases]}
     splits: dict[Split, list[Example]] = {
-        "train": [e for e in train if e.db_id in train_found and e.db_id not in held_out],
-        "val": [e for e in train if e.db_id in held_out],
+        "train": [e for e in train if e.db_id in train_found and e.db_id not in val_names],
+        "val": [e for e in train if e.db_id in val_names],
         "test": [e for e in test if e.db_id in test_found],
     }
     left_out = [e for e in train if e.db_id not in train_found] + [e for e in test if e.db_id not in test_found]
     notes = {
-        "val_databases": sorted(held_out),
+        "val_databases": sorted(val_names),
         "missing_databases": sorted({e.db_id for e in left_out}),
         "questions_without_database": len(left_out),
     }

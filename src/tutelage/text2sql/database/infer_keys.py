@@ -15,6 +15,7 @@ Ours; the shape follows unary inclusion dependencies (Abedjan et al., Profiling 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from tutelage.text2sql.database.nouns import singular
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
 
 Contained = Callable[[Column, Column], bool]  # is each value of the first found in the second?
@@ -58,7 +59,9 @@ def _candidates(table: Table, column: Column, targets: list[tuple[Table, Column]
 def _name_rank(column: Column, target: Table, key: Column) -> int | None:
     """Say how well a column's name fits a key: 0 best, None not at all."""
     name, key_name = _squeeze(column.name), _squeeze(key.name)
-    target_names = {_squeeze(target.name), _singular(_squeeze(target.name))}
+    squeezed = _squeeze(target.name)
+    # English has no singular of "sales", but a column is called sale_id.
+    target_names = {squeezed, singular(squeezed), squeezed.removesuffix("s")}
     if name in {target_name + key_name for target_name in target_names}:
         return 0
     # "id" alone tells nothing; "customer_id" does, and best in the table called customers.
@@ -91,11 +94,3 @@ def _kind(column: Column) -> str:
 
 def _squeeze(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-def _singular(name: str) -> str:
-    if name.endswith("ies"):
-        return name[:-3] + "y"
-    if name.endswith(("ses", "xes", "ches", "shes")):
-        return name[:-2]
-    return name[:-1] if name.endswith("s") and not name.endswith("ss") else name

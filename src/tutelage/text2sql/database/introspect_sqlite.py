@@ -5,15 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table, Value
+from tutelage.text2sql.database.sql_text import quote
 from tutelage.text2sql.database.sqlite_file import explain, open_readonly
 
 NUM_FREQUENT = 20  # frequent values kept a column
 MAX_TEXT = 200  # characters; a longer cell is prose, which no question quotes
-
-
-def quote(name: str) -> str:
-    """Quote an identifier for SQLite."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def introspect_sqlite(path: Path, *, db_id: str, statistics: bool) -> Catalog:

@@ -10,6 +10,22 @@ Dialect = Literal["sqlite", "postgresql", "mysql", "duckdb"]
 
 
 @dataclass(frozen=True, slots=True)
+class DialectNames:
+    """How a dialect is called: in a sentence, and by sqlglot."""
+
+    display: str
+    sqlglot: str
+
+
+DIALECTS: dict[Dialect, DialectNames] = {
+    "sqlite": DialectNames("SQLite", "sqlite"),
+    "postgresql": DialectNames("PostgreSQL", "postgres"),
+    "mysql": DialectNames("MySQL", "mysql"),
+    "duckdb": DialectNames("DuckDB", "duckdb"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """A column, with what was counted in it; a count is None where nothing was counted.
 

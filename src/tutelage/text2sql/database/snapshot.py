@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from tutelage.core.store import Store
 from tutelage.text2sql.database.introspect_server import as_value, connect, sql_table
-from tutelage.text2sql.database.introspect_sqlite import quote
 from tutelage.text2sql.database.schema import Catalog, Table
+from tutelage.text2sql.database.sql_text import quote
 
 
 @dataclass(frozen=True, slots=True)

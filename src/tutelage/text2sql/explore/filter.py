@@ -16,11 +16,11 @@ from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.schema import MappingSchema
 
-from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.explore.guard import Guard, canonical, plain
 from tutelage.text2sql.explore.pair import Candidate, Pair
-from tutelage.text2sql.explore.reading import DIALECTS
+from tutelage.text2sql.explore.reading import mapping_schema
 from tutelage.text2sql.explore.spoken import (
     Question,
     literals,
@@ -189,7 +189,8 @@ def check(
 
 def _parse(sql: str, catalog: Catalog) -> exp.Query | Rejection:
     try:
-        statements = [statement for statement in sqlglot.parse(sql, dialect=DIALECTS[catalog.dialect]) if statement]
+        parsed = sqlglot.parse(sql, dialect=DIALECTS[catalog.dialect].sqlglot)
+        statements = [statement for statement in parsed if statement]
     except (SqlglotError, RecursionError) as error:
         return Rejection("does_not_parse", str(error).splitlines()[0] if str(error) else type(error).__name__)
     if len(statements) != 1:
@@ -215,12 +216,7 @@ def _schema(catalog: Catalog) -> MappingSchema:
     kept = _SCHEMAS.get(id(catalog))
     if kept is None or kept[0] is not catalog:
         _SCHEMAS.clear()
-        columns: dict[str, object] = {
-            table.name.lower(): {column.name.lower(): "text" for column in table.columns}
-            for table in catalog.tables
-            if table.columns
-        }
-        kept = (catalog, MappingSchema(columns, dialect=DIALECTS[catalog.dialect], normalize=False))
+        kept = (catalog, mapping_schema(catalog))
         _SCHEMAS[id(catalog)] = kept
     return kept[1]
 
@@ -240,7 +236,7 @@ def _fit(tree: exp.Query, catalog: Catalog) -> exp.Expr | Rejection:
         fitted: exp.Expr = qualify(
             lowered,
             schema=_schema(catalog),
-            dialect=DIALECTS[catalog.dialect],
+            dialect=DIALECTS[catalog.dialect].sqlglot,
             identify=False,
             quote_identifiers=False,
             expand_stars=True,
@@ -309,7 +305,7 @@ def _fingerprint(result: Result, *, ordered: bool) -> str:
 
 def _limited_badly(tree: exp.Query, catalog: Catalog, execute: Callable[[str], Result]) -> Rejection | None:
     """Whether some LIMIT cuts nothing off, or cuts between rows that its ORDER BY does not tell apart."""
-    dialect = DIALECTS[catalog.dialect]
+    dialect = DIALECTS[catalog.dialect].sqlglot
     for part in [tree, *tree.find_all(exp.Select)]:
         limit, order = part.args.get("limit"), part.args.get("order")
         if limit is None or not isinstance(limit.expression, exp.Literal):

@@ -12,11 +12,10 @@ import pyarrow.parquet as pq
 import sqlglot
 
 from tutelage.core.store import write_atomically
-from tutelage.text2sql.database.schema import Catalog
+from tutelage.text2sql.database.schema import DIALECTS, Catalog, Dialect
 from tutelage.text2sql.explore.graph import Graph
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.outcome import Outcome
-from tutelage.text2sql.explore.reading import DIALECTS
 from tutelage.text2sql.explore.report import write_report
 
 _PAIRS = pa.schema(
@@ -51,7 +50,7 @@ _REJECTED = pa.schema(
 
 
 def write_outputs(
-    folder: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph, knowledge: Knowledge, dialect: str
+    folder: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph, knowledge: Knowledge, dialect: Dialect
 ) -> dict[str, Any]:
     """Write all files but the manifest.
 
@@ -71,7 +70,7 @@ def write_outputs(
     if dialect != "sqlite":
         schema = schema.append(pa.field("native_sql", pa.string()))
         for record, pair in zip(records, outcome.pairs, strict=True):
-            record["native_sql"] = sqlglot.transpile(pair.sql, read="sqlite", write=DIALECTS[dialect])[0]
+            record["native_sql"] = sqlglot.transpile(pair.sql, read="sqlite", write=DIALECTS[dialect].sqlglot)[0]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_atomically(folder / "pairs.jsonl", "".join(lines))
     rows = [{**record, "state": json.dumps(record["state"], ensure_ascii=False)} for record in records]

@@ -23,6 +23,7 @@ from tutelage.core.store import Store, content_hash, file_hash, write_atomically
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.database.flights import flights_database
+from tutelage.text2sql.database.schema import Dialect
 from tutelage.text2sql.database.snapshot import snapshot
 from tutelage.text2sql.explore.config import ExploreSettings
 from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
@@ -50,7 +51,7 @@ class Source:
     path: Path
     catalog: Catalog
     fingerprint: str
-    dialect: str
+    dialect: Dialect
 
 
 def explore(settings: ExploreSettings, *, store: Store, out: Path | None = None, say: Say = print) -> Path:

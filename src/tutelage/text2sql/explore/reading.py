@@ -10,10 +10,8 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 from sqlglot.schema import MappingSchema
 
-from tutelage.text2sql.database.schema import Catalog
+from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.explore.pair import OPERATORS
-
-DIALECTS = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "duckdb": "duckdb"}  # sqlglot's names
 
 ColumnRef = tuple[str, str]  # (table, column), as the catalog spells them
 JoinRef = tuple[ColumnRef, ColumnRef]  # the two sides of an equality, sorted
@@ -27,25 +25,27 @@ class Reading:
     joins: frozenset[JoinRef]
 
 
+def mapping_schema(catalog: Catalog) -> MappingSchema:
+    """The catalog as sqlglot wants it, with names in lower case."""
+    columns: dict[str, object] = {
+        table.name.lower(): {column.name.lower(): "text" for column in table.columns}
+        for table in catalog.tables
+        if table.columns
+    }
+    return MappingSchema(columns, dialect=DIALECTS[catalog.dialect].sqlglot, normalize=False)
+
+
 class Reader:
     """Reads queries against one catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._dialect = DIALECTS[catalog.dialect]
+        self._dialect = DIALECTS[catalog.dialect].sqlglot
         self._names = {
             (table.name.lower(), column.name.lower()): (table.name, column.name)
             for table in catalog.tables
             for column in table.columns
         }
-        self._schema = MappingSchema(
-            {
-                table.name.lower(): {column.name.lower(): "text" for column in table.columns}
-                for table in catalog.tables
-                if table.columns
-            },
-            dialect=self._dialect,
-            normalize=False,
-        )
+        self._schema = mapping_schema(catalog)
 
     def read(self, sql: str) -> Reading | None:
         """Read a query; None where it does not parse or names what the catalog does not have."""

@@ -9,7 +9,8 @@ from functools import lru_cache
 from sqlglot import exp
 
 from tutelage.text2sql.database.catalog import Catalog, Column
-from tutelage.text2sql.explore.words import phrase, singular, stem, stems
+from tutelage.text2sql.database.nouns import singular
+from tutelage.text2sql.explore.words import phrase, stem, stems
 
 # A question may speak of a column by these; keys and words are looked at by their stems.
 _SAID_AS = {

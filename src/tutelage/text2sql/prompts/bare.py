@@ -1,9 +1,9 @@
 """The question and nothing else, for a model that is trained on one database and knows it by heart (ours)."""
 
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.database.schema import Catalog
+from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.prompts import chat
-from tutelage.text2sql.prompts.base import DIALECTS, Detail, Matches, Prompt
+from tutelage.text2sql.prompts.base import Detail, Matches, Prompt
 
 
 class Bare(Prompt):
@@ -17,6 +17,6 @@ class Bare(Prompt):
     ) -> list[chat.Message]:
         parts = [f"Evidence: {example.evidence}"] if example.evidence else []
         return [
-            {"role": "system", "content": DIALECTS.get(catalog.dialect, catalog.dialect)},
+            {"role": "system", "content": DIALECTS[catalog.dialect].display},
             {"role": "user", "content": "\n".join([*parts, example.question])},
         ]

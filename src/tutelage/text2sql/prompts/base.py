@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.database.schema import Catalog, Column, Table
+from tutelage.text2sql.database.schema import DIALECTS, Catalog, Column, Table
 from tutelage.text2sql.database.schema_filter import ColumnName, columns_in, rank_columns, subset
 from tutelage.text2sql.prompts import chat
 from tutelage.text2sql.prompts.answer import answer_text
@@ -24,13 +24,6 @@ Matches = Mapping[ColumnName, Sequence[str]]
 
 SYSTEM = "You are an expert in {dialect} who answers questions about a database with one query."
 REQUEST = "Answer with one {dialect} query in a ```sql block."
-DIALECTS = {
-    "sqlite": "SQLite",
-    "postgres": "PostgreSQL",
-    "postgresql": "PostgreSQL",
-    "mysql": "MySQL",
-    "duckdb": "DuckDB",
-}
 LONGEST_VALUE = 60  # characters; a longer sample tells a model no more about a column's form
 
 
@@ -112,7 +105,7 @@ class Prompt(ABC):
     ) -> list[chat.Message]:
         """Write the turns before the answer. A system turn is always given: templates differ where there is none."""
         detail = detail or Detail(self.comments, self.samples)
-        dialect = DIALECTS.get(catalog.dialect, catalog.dialect)
+        dialect = DIALECTS[catalog.dialect].display
         parts = [self.schema(catalog, matches=matches, detail=detail)]
         if example.evidence:
             parts.append(f"Evidence: {example.evidence}")

@@ -1,8 +1,8 @@
 """A schema in as few tokens as will do, for models with a short context or a single database (ours)."""
 
 from tutelage.text2sql.database.schema import Catalog, Column, Table
+from tutelage.text2sql.database.sql_text import identifier
 from tutelage.text2sql.prompts.base import Detail, Matches, Prompt, comment_of
-from tutelage.text2sql.prompts.names import quoted
 
 
 class Brief(Prompt):
@@ -12,11 +12,11 @@ class Brief(Prompt):
         lines = []
         for table in catalog.tables:
             columns = ", ".join(self._column(table, column, matches, detail) for column in table.columns)
-            lines.append(f"{quoted(table.name)}({columns})")
+            lines.append(f"{identifier(table.name)}({columns})")
         return "\n".join(lines)
 
     def _column(self, table: Table, column: Column, matches: Matches, detail: Detail) -> str:
-        text = quoted(column.name)
+        text = identifier(column.name)
         if detail.comments and comment_of(column):
             text += f" [{comment_of(column)}]"
         if values := self.shown_values(table, column, matches=matches, detail=detail):

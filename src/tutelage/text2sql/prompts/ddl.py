@@ -1,8 +1,8 @@
 """A schema as CREATE TABLE statements, as OmniSQL (arXiv 2503.02240) shows it."""
 
 from tutelage.text2sql.database.schema import Catalog, Column, Table
+from tutelage.text2sql.database.sql_text import identifier
 from tutelage.text2sql.prompts.base import Detail, Matches, Prompt, comment_of
-from tutelage.text2sql.prompts.names import quoted
 
 
 class Ddl(Prompt):
@@ -14,19 +14,19 @@ class Ddl(Prompt):
     def _table(self, table: Table, *, matches: Matches, detail: Detail) -> str:
         lines = [(self._column(column), self._remark(table, column, matches, detail)) for column in table.columns]
         if table.primary_key:
-            lines.append((f"PRIMARY KEY ({', '.join(map(quoted, table.primary_key))})", ""))
+            lines.append((f"PRIMARY KEY ({', '.join(map(identifier, table.primary_key))})", ""))
         for key in table.foreign_keys:
-            here, there = ", ".join(map(quoted, key.columns)), ", ".join(map(quoted, key.referred_columns))
-            lines.append((f"FOREIGN KEY ({here}) REFERENCES {quoted(key.referred_table)} ({there})", ""))
+            here, there = ", ".join(map(identifier, key.columns)), ", ".join(map(identifier, key.referred_columns))
+            lines.append((f"FOREIGN KEY ({here}) REFERENCES {identifier(key.referred_table)} ({there})", ""))
         body = "\n".join(
             f"    {line}{',' if number < len(lines) else ''}{remark}" for number, (line, remark) in enumerate(lines, 1)
         )
         note = comment_of(table) if detail.comments else ""
-        heading = f"CREATE TABLE {quoted(table.name)} ({f' -- {note}' if note else ''}"
+        heading = f"CREATE TABLE {identifier(table.name)} ({f' -- {note}' if note else ''}"
         return f"{heading}\n{body}\n);"
 
     def _column(self, column: Column) -> str:
-        return f"{quoted(column.name)} {column.type}".rstrip()
+        return f"{identifier(column.name)} {column.type}".rstrip()
 
     def _remark(self, table: Table, column: Column, matches: Matches, detail: Detail) -> str:
         parts = [comment_of(column)] if detail.comments and comment_of(column) else []

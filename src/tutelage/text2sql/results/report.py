@@ -17,7 +17,7 @@ MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions a
 SCORES = {
     "ex": "people's questions",
     "ex_without_doubtful": "without doubtful databases",
-    "ex_explored": "held-out explored questions",
+    "ex_held_out": "held-out explored questions",
 }
 DIFFICULTIES = ("easy", "simple", "medium", "moderate", "hard", "challenging", "extra")  # Spider's and BIRD's, in order
 PROTOCOL = (

@@ -18,11 +18,11 @@ from sqlglot.errors import SqlglotError
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
 from tutelage.core.store import content_hash
-from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import Candidate, Json, Pair, Walk
-from tutelage.text2sql.explore.reading import DIALECTS, operators_of
+from tutelage.text2sql.explore.reading import operators_of
 from tutelage.text2sql.explore.synthesizers.api_answer import (
     Asked,
     Begun,
@@ -103,7 +103,7 @@ class Api(Synthesizer):
         self.concurrency = concurrency
         self._catalog, self._execute, self._seed = catalog, execute, seed
         self._width, self._structure_share, self._format = width, structure_share, response_format
-        self._dialect = DIALECTS[catalog.dialect]
+        self._dialect = DIALECTS[catalog.dialect].sqlglot
         self._sight, self._templates = Sight(catalog, knowledge), Templates()
         folder = Path(replies)
         self._ledger = Ledger(

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tutelage.text2sql.database.catalog import Catalog, Table
+from tutelage.text2sql.database.nouns import UNCOUNTABLE, is_plural, singular
 from tutelage.text2sql.explore.synthesizers.roles import STANDS_FOR, STATISTIC, Roles, SoundKey
-from tutelage.text2sql.explore.words import UNCOUNTABLE, is_plural, phrase, plural_phrase, singular, singular_phrase
+from tutelage.text2sql.explore.words import phrase, plural_phrase, singular_phrase
 
 # Parts of table names that say how it is stored, not what it is.
 _STORAGE = {

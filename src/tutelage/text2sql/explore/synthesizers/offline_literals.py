@@ -20,10 +20,10 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     OneOf,
     Query,
     Ref,
+    Simple,
 )
 from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
 
-Simple = Compare | Between | OneOf | Like | InYear | Missing
 _MAX_VALUES = 300
 _MAX_LENGTH = 60  # characters of a literal that a person would type
 

@@ -3,6 +3,7 @@
 import sqlglot
 
 from tutelage.text2sql.database.catalog import Catalog, Value
+from tutelage.text2sql.database.sql_text import identifier, literal
 from tutelage.text2sql.explore.synthesizers.offline_tree import (
     AgainstAverage,
     Aggregate,
@@ -20,7 +21,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Ref,
     SameAs,
 )
-from tutelage.text2sql.explore.synthesizers.quoting import literal, quote
 from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 
@@ -46,7 +46,7 @@ class SqlWriter:
     # ---- parts
 
     def _column(self, nodes: tuple[Node, ...], ref: Ref, *, alias: str = "T") -> str:
-        name = quote(ref.column)
+        name = identifier(ref.column)
         return name if len(nodes) == 1 else f"{alias}{ref.node + 1}.{name}"
 
     def _reckoned(self, nodes: tuple[Node, ...], ref: Ref, *, alias: str = "T") -> str:
@@ -59,14 +59,14 @@ class SqlWriter:
 
     def _from(self, nodes: tuple[Node, ...], *, alias: str = "T") -> str:
         if len(nodes) == 1:
-            return quote(nodes[0].table)
-        text = f"{quote(nodes[0].table)} AS {alias}1"
+            return identifier(nodes[0].table)
+        text = f"{identifier(nodes[0].table)} AS {alias}1"
         for index, node in enumerate(nodes[1:], start=1):
             on = " AND ".join(
-                f"{alias}{node.parent + 1}.{quote(ours)} = {alias}{index + 1}.{quote(theirs)}"
+                f"{alias}{node.parent + 1}.{identifier(ours)} = {alias}{index + 1}.{identifier(theirs)}"
                 for ours, theirs in zip(node.columns, node.referred, strict=True)
             )
-            text += f" JOIN {quote(node.table)} AS {alias}{index + 1} ON {on}"
+            text += f" JOIN {identifier(node.table)} AS {alias}{index + 1} ON {on}"
         return text
 
     def _aggregate(self, nodes: tuple[Node, ...], aggregate: Aggregate) -> str:
@@ -86,8 +86,8 @@ class SqlWriter:
             return f"{self._column(nodes, condition.ref, alias=alias)} LIKE {literal(text[condition.where])}"
         if isinstance(condition, SameAs):
             column, table = self._column(nodes, condition.ref, alias=alias), nodes[condition.ref.node].table
-            inner = f"SELECT {quote(condition.ref.column)} FROM {quote(table)}"
-            return f"{column} = ({inner} WHERE {quote(condition.by.column)} = {literal(condition.value)})"
+            inner = f"SELECT {identifier(condition.ref.column)} FROM {identifier(table)}"
+            return f"{column} = ({inner} WHERE {identifier(condition.by.column)} = {literal(condition.value)})"
         column = self._reckoned(nodes, condition.ref, alias=alias)
         as_text = self._roles.of(nodes[condition.ref.node].table, condition.ref.column).fixed_width
 
@@ -103,11 +103,11 @@ class SqlWriter:
         if isinstance(condition, InYear):
             return f"strftime('%Y', {column}) = '{condition.year}'"
         source = (Node(nodes[condition.ref.node].table),)
-        whole = self._reckoned(source, Ref(0, condition.ref.column))
+        whole, table = self._reckoned(source, Ref(0, condition.ref.column)), identifier(source[0].table)
         if isinstance(condition, AgainstAverage):
-            return f"{column} {'>' if condition.above else '<'} (SELECT AVG({whole}) FROM {quote(source[0].table)})"
+            return f"{column} {'>' if condition.above else '<'} (SELECT AVG({whole}) FROM {table})"
         assert isinstance(condition, AtExtreme)
-        return f"{column} = (SELECT {'MAX' if condition.highest else 'MIN'}({whole}) FROM {quote(source[0].table)})"
+        return f"{column} = (SELECT {'MAX' if condition.highest else 'MIN'}({whole}) FROM {table})"
 
     def _linked(self, nodes: tuple[Node, ...], condition: Linked, *, alias: str) -> str:
         column = self._column(nodes, Ref(condition.node, condition.columns[0]), alias=alias)
@@ -173,7 +173,7 @@ class SqlWriter:
                 function = f"{aggregate.function.upper()}(amount)"
             step = self._clauses(query, [inner], query.where) + self._order(query)
             return f"WITH chosen AS ({step}) SELECT {function} FROM chosen"
-        names = [quote(ref.column) for ref in query.select]
+        names = [identifier(ref.column) for ref in query.select]
         columns = [*columns[:-1], f"{columns[-1]} AS amount"]
         step = f"WITH per_group AS ({self._clauses(query, columns, query.where)})"
         if query.cte.kind == "average":
@@ -198,7 +198,7 @@ class SqlWriter:
         ranked = f"RANK() OVER ({partition}{order}) AS place"
         if window.kind == "rank":
             return self._clauses(query, [*columns, ranked], query.where)
-        names = ", ".join(quote(ref.column) for ref in query.select)
+        names = ", ".join(identifier(ref.column) for ref in query.select)
         inner = self._clauses(query, [*columns, ranked], query.where)
         return f"SELECT {names} FROM ({inner}) AS ranked WHERE place = 1"
 

@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table, Value
 from tutelage.text2sql.database.executor import Result
-from tutelage.text2sql.explore.synthesizers.quoting import quote
-from tutelage.text2sql.explore.words import phrase, singular
+from tutelage.text2sql.database.nouns import singular
+from tutelage.text2sql.database.sql_text import identifier
+from tutelage.text2sql.explore.words import phrase
 
 Role = Literal[
     "key",  # names a row and nothing else
@@ -252,7 +253,7 @@ class Roles:
         """Profile a column."""
         key = (table, column)
         if key not in self._profiles:
-            name, source = quote(column), quote(table)
+            name, source = identifier(column), identifier(table)
             sql = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL LIMIT {MAX_VALUES}"
             result = self._execute(sql)
             values = tuple(
@@ -293,7 +294,7 @@ class Roles:
     def _met(self, key: ForeignKey) -> bool:
         """Whether any row finds the one it refers to: a blank before each code, and a join is empty."""
         columns = zip(key.columns, key.referred_columns, strict=True)
-        on = " AND ".join(f"T1.{quote(ours)} = T2.{quote(theirs)}" for ours, theirs in columns)
-        sql = f"SELECT 1 FROM {quote(key.table)} AS T1 JOIN {quote(key.referred_table)} AS T2 ON {on} LIMIT 1"
+        on = " AND ".join(f"T1.{identifier(ours)} = T2.{identifier(theirs)}" for ours, theirs in columns)
+        sql = f"SELECT 1 FROM {identifier(key.table)} AS T1 JOIN {identifier(key.referred_table)} AS T2 ON {on} LIMIT 1"
         result = self._execute(sql)
         return result.status != "ok" or bool(result.rows)

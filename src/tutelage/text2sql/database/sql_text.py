@@ -3,34 +3,41 @@
 import re
 from functools import lru_cache
 
-from tutelage.text2sql.database.catalog import Value
+from tutelage.text2sql.database.schema import Value
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Words that SQLite, DuckDB or PostgreSQL may not take for a name, or that read badly as one.
+# Words that SQLite, DuckDB, PostgreSQL or MySQL may not take for a name, or that read badly as one.
 _RESERVED = {
     "abort", "action", "add", "after", "all", "alter", "always", "analyze", "and", "as", "asc", "attach",
     "autoincrement", "before", "begin", "between", "by", "cascade", "case", "cast", "check", "collate", "column",
     "commit", "conflict", "constraint", "create", "cross", "current", "current_date", "current_time",
     "current_timestamp", "database", "default", "deferrable", "deferred", "delete", "desc", "detach", "distinct",
     "do", "drop", "each", "else", "end", "escape", "except", "exclude", "exclusive", "exists", "explain", "fail",
-    "filter", "first", "following", "for", "foreign", "from", "full", "generated", "glob", "group", "groups",
+    "false", "filter", "first", "following", "for", "foreign", "from", "full", "generated", "glob", "group", "groups",
     "having", "if", "ignore", "immediate", "in", "index", "indexed", "initially", "inner", "insert", "instead",
     "intersect", "into", "is", "isnull", "join", "key", "last", "left", "like", "limit", "match", "materialized",
     "natural", "no", "not", "nothing", "notnull", "null", "nulls", "of", "offset", "on", "or", "order", "others",
     "outer", "over", "partition", "plan", "pragma", "preceding", "primary", "query", "raise", "range", "recursive",
     "references", "regexp", "reindex", "release", "rename", "replace", "restrict", "returning", "right", "rollback",
     "row", "rows", "savepoint", "select", "set", "table", "temp", "temporary", "then", "ties", "to", "transaction",
-    "trigger", "unbounded", "union", "unique", "update", "user", "using", "vacuum", "values", "view", "virtual",
+    "trigger", "true", "unbounded", "union", "unique", "update", "user", "using", "vacuum", "values", "view", "virtual",
     "when", "where", "window", "with", "without", "show",
 }  # fmt: skip
 
 
-@lru_cache(maxsize=50_000)
 def quote(name: str) -> str:
-    """Quote a name where it must be."""
-    if _PLAIN.fullmatch(name) and name.lower() not in _RESERVED:
-        return name
+    """Quote a name, for a query that nobody reads."""
     return '"' + name.replace('"', '""') + '"'
+
+
+@lru_cache(maxsize=50_000)
+def identifier(name: str) -> str:
+    """Quote a name where SQL needs it, for a query or a schema that a person or a model reads.
+
+    >>> identifier("city"), identifier("Free Meal Count (K-12)"), identifier("order")
+    ('city', '"Free Meal Count (K-12)"', '"order"')
+    """
+    return name if _PLAIN.fullmatch(name) and name.lower() not in _RESERVED else quote(name)
 
 
 def literal(value: Value) -> str:
