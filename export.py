@@ -12,11 +12,12 @@ def main() -> None:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
+    from tutelage.core.arguments import parse_arguments
     from tutelage.core.errors import UserError
-    from tutelage.multilabel.results.exporting import export_run, parse
+    from tutelage.multilabel.results.exporting import USAGE, ExportSettings, export_run
 
     try:
-        export_run(parse(arguments))
+        export_run(parse_arguments(arguments, ExportSettings, usage=USAGE))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -43,7 +43,7 @@ def logits(network: Network) -> Tensor:
 )
 def test_plain_timm_loads_the_student_strictly(name: str, tmp_path: Path) -> None:
     network = make(name)
-    export(network, tmp_path, label_names=LABELS, onnx=False)
+    export(network, tmp_path, label_names=LABELS, thresholds_K=[0.5] * len(LABELS), onnx=False)
     described = json.loads((tmp_path / "network.json").read_text())
     assert described["labels"] == list(LABELS)
     arguments = described["timm"]["create_model"]
@@ -60,13 +60,13 @@ def test_other_heads_have_no_place_in_timm(tmp_path: Path) -> None:
     network = make("resnet10t", head="Gmp")
     with pytest.raises(ConfigError, match="head: timm has no place for this head"):
         timm_state_dict(network)
-    export(network, tmp_path, label_names=LABELS, onnx=False)
+    export(network, tmp_path, label_names=LABELS, thresholds_K=[0.5] * len(LABELS), onnx=False)
     assert [path.name for path in tmp_path.iterdir()] == ["network.json"]
 
 
 def onnx_agrees(network: Network, folder: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    export(network, folder, label_names=LABELS, onnx=True)
+    export(network, folder, label_names=LABELS, thresholds_K=[0.5] * len(LABELS), onnx=True)
     described = json.loads((folder / "network.json").read_text())["onnx"]
     session = onnxruntime.InferenceSession(folder / described["file"])
     (found,) = session.run(["logits_BK"], {"images_BCHW": images().numpy()})

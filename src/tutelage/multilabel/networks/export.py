@@ -23,18 +23,21 @@ ONNX = "network.onnx"
 DESCRIPTION = "network.json"
 
 
-def export(network: Network, folder: Path, *, label_names: tuple[str, ...], onnx: bool) -> None:
+def export(
+    network: Network, folder: Path, *, label_names: tuple[str, ...], thresholds_K: list[float], onnx: bool
+) -> None:
     """Write a network for use without Tutelage.
 
-    ``network.json`` says how to use the rest: labels, resolution, normalisation, and the arguments of
-    ``timm.create_model``. ``timm.safetensors`` (linear head only) loads there strictly and gives the same logits, for
-    images that are normalised. ``network.onnx`` takes images in [0, 1] that are not: resolution [B, 3, H, W], any
-    B; it gives logits.
+    ``network.json`` says how to use the rest: labels and their thresholds, resolution, normalisation, and the
+    arguments of ``timm.create_model``. ``timm.safetensors`` (linear head only) loads there strictly and gives the
+    same logits, for images that are normalised. ``network.onnx`` takes images in [0, 1] that are not: resolution
+    [B, 3, H, W], any B; it gives logits.
 
     Args:
         network: Trained, on the CPU or not.
         folder: Made where it is missing.
         label_names: In the order of the logits.
+        thresholds_K: Probability above which each label is predicted.
         onnx: Write ONNX, too; needs the ``export`` extra.
 
     Raises:
@@ -44,6 +47,7 @@ def export(network: Network, folder: Path, *, label_names: tuple[str, ...], onnx
     described = pretrained_cfg(network.spec.name, where="model.student")
     description: dict[str, Any] = {
         "labels": list(label_names),
+        "thresholds": thresholds_K,
         "resolution": network.resolution,
         "mean": described.mean,
         "std": described.std,
