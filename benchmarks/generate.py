@@ -36,7 +36,7 @@ from tutelage.text2sql.prompts.brief import Brief
 from tutelage.text2sql.prompts.chat import end_token
 
 RESULTS = Path(__file__).parent / "results"
-PROMPT = Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=2048)
+PROMPT = Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=2048)
 SHAPES = {  # hidden, layers, heads, key heads, feed-forward, vocabulary
     "20m": (384, 8, 6, 6, 1024, 16_384),
     "135m": (576, 30, 9, 3, 1536, 49_152),  # SmolLM2-135M

@@ -155,7 +155,7 @@ def run_ours(way: str, shape: str, folder: Path, steps: int) -> dict[str, Any]:
     data = Text2SqlDataModule(
         train=[[Example(str(i), "db", "", "SELECT 1") for i in range(len(items))]],
         val=[Example("0", "db", "", "SELECT 1")],
-        encode=lambda example, view: Sample(*items[int(example.id)]),
+        encode=lambda examples, view: [Sample(*items[int(example.id)]) for example in examples],
         loading=Loading(
             max_length=length,
             batch_size=round(rows * length / mean) if padded else rows,

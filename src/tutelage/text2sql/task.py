@@ -41,7 +41,6 @@ from tutelage.text2sql.training import seed_only
 from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
-from tutelage.text2sql.training.packing import Sample
 from tutelage.text2sql.training.throughput import Throughput
 
 MERGED = "merged"
@@ -306,7 +305,7 @@ class Text2SqlTask(Task):
         folder = seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
         return load_trained(self.pretrained, folder / MODEL)
 
-    def _encoder(self) -> Callable[[Example, tuple[int, int] | None], Sample]:
+    def _encoder(self) -> Encoder:
         """Write examples as tokens; once each, where the prompt does not change from view to view."""
         tokenizer = self.pretrained.tokenizer()
         steady = not (self.prompt.shuffle_tables or self.prompt.drop_tables)

@@ -61,7 +61,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def answerer(source: Questions, executor: Executor, inference: Inference, *, max_tokens: int = 2000) -> Answerer:
-    prompt = Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=max_tokens)
+    prompt = Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=max_tokens)
     return Answerer(source, prompt=prompt, inference=inference, executor=executor, store=None)
 
 
@@ -76,7 +76,8 @@ def test_greedy_answers_are_not_run(source, executor, tokenizer) -> None:
     assert first.candidates[0].status is None
     assert second.sql == ""
     prompt = tokenizer.decode(engine.asked[1][0].prompt_ids)
-    assert "item(name = 'Lamp', price)" in prompt  # the value that the question speaks of
+    assert "item(name, price)" in prompt
+    assert "item.name: 'Lamp'" in prompt  # the value that the question speaks of
     assert prompt.endswith("<|im_start|>assistant\n")
 
 
@@ -179,7 +180,7 @@ def test_what_the_schema_filter_left_out_is_reported(source, executor, tokenizer
 
 
 def test_values_come_from_the_store(source, executor, tokenizer, tmp_path: Path) -> None:
-    prompt = Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=2000)
+    prompt = Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=2000)
     store = Store(tmp_path / "store")
     made = Answerer(source, prompt=prompt, inference=GREEDY, executor=executor, store=store)
     made.encode(tokenizer, QUESTIONS[1])

@@ -50,7 +50,7 @@ def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
     def load_run(folder: Path, *, device: str) -> LoadedRun:
         answerer = Answerer(
             made.source,
-            prompt=Brief(template="chatml", comments=False, samples=0, values=2, max_tokens=500),
+            prompt=Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=500),
             inference=Inference("transformers", "greedy", 1, 1.0, 1.0, "first", 0, max_new_tokens=20, batch_size=4),
             executor=Executor(workers=0, limits=Limits()),
             store=None,

@@ -1,5 +1,7 @@
 """Schemas as text: each form written out by hand."""
 
+from typing import Literal
+
 import pytest
 
 from tutelage.core.errors import ConfigError
@@ -42,12 +44,20 @@ MATCHES = {("shop", "Shop Name"): ["Zest", "Zest & Co"]}
 FULL = Detail(comments=True, samples=2)
 
 
-def make(kind: type[Prompt], *, max_tokens: int = 10_000, shuffle: bool = False, drop: float = 0.0) -> Prompt:
+def make(
+    kind: type[Prompt],
+    *,
+    values: Literal["after", "inline"] = "after",
+    max_tokens: int = 10_000,
+    shuffle: bool = False,
+    drop: float = 0.0,
+) -> Prompt:
     return kind(
         template="chatml",
         comments=True,
         samples=2,
-        values=3,
+        values=values,
+        max_values=3,
         max_tokens=max_tokens,
         shuffle_tables=shuffle,
         drop_tables=drop,
@@ -130,6 +140,29 @@ def test_turns_hold_evidence_question_and_request() -> None:
 
 
 @pytest.mark.parametrize("kind", [Ddl, MSchema, Codes, Brief])
+def test_matched_values_come_after_the_schema_or_in_it(kind: type[Prompt]) -> None:
+    example = Example("1", "market", "Which shop is called Zest?", None, evidence="a shop is a place")
+    many = {("shop", "Shop Name"): ["Zest", "O'Hara", "Zest", "a", "b"], ("order", "gone"): ["x"]}
+    after, inline = make(kind), make(kind, values="inline")
+    schema = after.schema(CATALOG, matches={}, detail=FULL)
+    assert after.messages(example, CATALOG, matches=many)[1]["content"] == (
+        f"{schema}\n\n"
+        "Values of the database that match the question:\n"
+        "shop.\"Shop Name\": 'Zest', 'O''Hara', 'a'\n\n"  # max_values is 3; a column that is not shown has no line
+        "Evidence: a shop is a place\n\n"
+        "Question: Which shop is called Zest?\nAnswer with one SQLite query in a ```sql block."
+    )
+    written = inline.schema(CATALOG, matches=many, detail=FULL)
+    assert written != schema
+    assert inline.messages(example, CATALOG, matches=many)[1]["content"].startswith(f"{written}\n\nEvidence: ")
+
+
+def test_a_number_is_no_place_for_values() -> None:
+    with pytest.raises(ConfigError, match=r"prompt\.values: 6 is no place.* prompt\.max_values"):
+        make(Ddl, values=6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [Ddl, MSchema, Codes, Brief])
 def test_a_value_cannot_break_the_line(kind: type[Prompt]) -> None:
     evil = {("shop", "Shop Name"): ["one\n); DROP TABLE shop; --"]}
     text = make(kind).schema(CATALOG, matches=evil, detail=FULL)
@@ -138,10 +171,11 @@ def test_a_value_cannot_break_the_line(kind: type[Prompt]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("samples", -1), ("values", -1), ("max_tokens", 0), ("drop_tables", 1.5), ("drop_tables", -0.1)]
+    ("key", "value"),
+    [("samples", -1), ("max_values", -1), ("max_tokens", 0), ("drop_tables", 1.5), ("drop_tables", -0.1)],
 )
 def test_numbers_that_make_no_sense(key: str, value: float) -> None:
-    settings = {"template": "chatml", "comments": True, "samples": 1, "values": 1, "max_tokens": 10} | {key: value}
+    settings = {"template": "chatml", "comments": True, "samples": 1, "max_values": 1, "max_tokens": 10} | {key: value}
     with pytest.raises(ConfigError, match=rf"prompt\.{key}"):
         Ddl(**settings)
 

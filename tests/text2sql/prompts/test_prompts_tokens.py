@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.prompts import Detail
+from tutelage.text2sql.prompts import Detail, Prompt, View
 from tutelage.text2sql.prompts.brief import Brief
 from tutelage.text2sql.prompts.chat import check_template, end_token, prompt_ids, text_ids
 from tutelage.text2sql.prompts.codes import Codes
@@ -35,6 +35,11 @@ def test_exact_ids(qwen: PreTrainedTokenizerBase, form: str) -> None:
     assert encoded.prompt_ids == PINNED[form]
     assert encoded.answer_ids == PINNED["answer"]
     assert (encoded.detail, encoded.dropped, encoded.fits) == (Detail(comments=True, samples=2), (), True)
+
+
+def test_exact_ids_with_values_in_their_columns(qwen: PreTrainedTokenizerBase) -> None:
+    encoded = make(Ddl, values="inline").encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+    assert encoded.prompt_ids == PINNED["ddl_inline"]
 
 
 @pytest.mark.parametrize("kind", [Ddl, MSchema, Codes, Brief])
@@ -76,21 +81,42 @@ def test_plain_prompts_have_no_markers(qwen: PreTrainedTokenizerBase) -> None:
     assert qwen.decode(ids) == "hi\n\n"
 
 
+DETAILS = (Detail(True, 2), Detail(True, 1), Detail(True, 0), Detail(False, 0))
+
+
 def test_detail_goes_before_columns(qwen: PreTrainedTokenizerBase) -> None:
     lengths = {}
-    for detail in (Detail(True, 2), Detail(True, 1), Detail(True, 0), Detail(False, 0)):
-        messages = make(Ddl).messages(EXAMPLE, CATALOG, matches=MATCHES, detail=detail)
+    for detail in DETAILS:
+        messages = make(Ddl, values="inline").messages(EXAMPLE, CATALOG, matches=MATCHES, detail=detail)
         lengths[detail] = len(prompt_ids(qwen, messages, template="chatml"))
     assert sorted(lengths.values(), reverse=True) == list(lengths.values())
     for detail, length in lengths.items():
-        encoded = make(Ddl, max_tokens=length).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+        encoded = make(Ddl, values="inline", max_tokens=length).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
         assert (encoded.detail, len(encoded.prompt_ids), encoded.dropped) == (detail, length, ())
     least = min(lengths.values())
-    encoded = make(Ddl, max_tokens=least - 1).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
+    encoded = make(Ddl, values="inline", max_tokens=least - 1).encode(qwen, EXAMPLE, CATALOG, matches=MATCHES)
     assert encoded.fits and encoded.dropped
     # What the question names stays: the shop's name, and the key of its table.
     assert not {"shop.id", "shop.Shop Name"} & set(encoded.dropped)
     assert "'Zest'" in qwen.decode(encoded.prompt_ids)
+
+
+def test_detail_leaves_room_for_the_question(qwen: PreTrainedTokenizerBase) -> None:
+    """A quarter of ``max_tokens``, so three quarters must hold the schema; what is left goes to the question."""
+    nothing = Example("", "market", "", None)
+    for detail in DETAILS:
+        messages = make(Ddl).messages(nothing, CATALOG, matches={}, detail=detail)
+        head = len(prompt_ids(qwen, messages, template="chatml"))
+        least = next(tokens for tokens in range(head, 2 * head) if head <= tokens - tokens // 4)
+        assert make(Ddl, max_tokens=least).encode(qwen, EXAMPLE, CATALOG, matches={}).detail == detail
+        if detail != DETAILS[-1]:
+            assert make(Ddl, max_tokens=least - 1).encode(qwen, EXAMPLE, CATALOG, matches={}).detail != detail
+    # Where even bare names leave too little room, a short question still sees all of them.
+    messages = make(Ddl).messages(EXAMPLE, CATALOG, matches={}, detail=DETAILS[-1])
+    tight = len(prompt_ids(qwen, messages, template="chatml"))
+    encoded = make(Ddl, max_tokens=tight).encode(qwen, EXAMPLE, CATALOG, matches={})
+    assert (encoded.detail, len(encoded.prompt_ids), encoded.dropped) == (DETAILS[-1], tight, ())
+    assert make(Ddl, max_tokens=tight - 1).encode(qwen, EXAMPLE, CATALOG, matches={}).dropped
 
 
 def test_what_cannot_fit_says_so(qwen: PreTrainedTokenizerBase) -> None:
@@ -100,27 +126,69 @@ def test_what_cannot_fit_says_so(qwen: PreTrainedTokenizerBase) -> None:
     assert len(encoded.dropped) == 3  # of four columns
 
 
-def test_training_views_are_a_function_of_seed_view_and_id(qwen: PreTrainedTokenizerBase) -> None:
+def test_training_views_are_a_function_of_seed_epoch_database_and_group() -> None:
     prompt = make(Brief, shuffle=True, drop=0.5)
-    texts = {
-        view: qwen.decode(prompt.encode(qwen, EXAMPLE, CATALOG, matches={}, view=view).prompt_ids)
-        for view in [(seed, epoch) for seed in range(3) for epoch in range(10)]
-    }
-    again = prompt.encode(qwen, EXAMPLE, CATALOG, matches={}, view=(1, 4)).prompt_ids
-    assert qwen.decode(again) == texts[1, 4]
+    golds = ["SELECT id FROM shop WHERE \"Shop Name\" = 'Zest'"]
+
+    def schema(seed: int, epoch: int, *, db_id: str = "market", group: str = "x/1", sqls: list[str] = golds) -> str:
+        catalog = prompt.training_view(CATALOG, db_id=db_id, sqls=sqls, view=View(seed, epoch, group))
+        return prompt.schema(catalog, matches={}, detail=Detail(comments=False, samples=1))
+
+    keys = [(seed, epoch) for seed in range(3) for epoch in range(10)]
+    texts = {key: schema(*key) for key in keys}
+    assert schema(1, 4) == texts[1, 4]
     assert len(set(texts.values())) > 4
+    for other in ({"db_id": "other"}, {"group": "x/2"}):
+        assert {key: schema(*key, **other) for key in keys} != texts
     # The table that the gold query uses never goes; the other goes about every other time.
     assert all("shop(" in text for text in texts.values())
     assert 5 < sum('"order"(' in text for text in texts.values()) < 25
-    unshuffled = prompt.encode(qwen, EXAMPLE, CATALOG, matches={}).prompt_ids
-    assert 'shop(id = 1 | 2, "Shop Name"' in qwen.decode(unshuffled)
+    # A table that any query of the group uses stays for all of it; so does all where a query cannot be read.
+    for sqls in ([*golds, 'SELECT price FROM "order"'], [*golds, "no query"]):
+        assert all('"order"(' in schema(*key, sqls=sqls) for key in keys)
+    assert make(Brief).training_view(CATALOG, db_id="market", sqls=golds, view=View(0, 0, "x/1")) == CATALOG
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_questions_about_a_database_share_its_whole_schema(qwen: PreTrainedTokenizerBase, form: str) -> None:
+    """What vLLM's prefix cache, training and answering compute once; values in their columns would end it early."""
+    questions = [
+        (Example("1", "market", "Which shop is called Zest?", None, evidence="names are unique"), MATCHES),
+        (Example("2", "market", "How many sales?", None), {}),
+        (Example("3", "market", "Who?", None), {("order", "price"): ["7"]}),
+    ]
+
+    def shared(prompt: Prompt) -> int:
+        ids = [prompt.encode(qwen, example, CATALOG, matches=found).prompt_ids for example, found in questions]
+        return next(n for n, column in enumerate(zip(*ids, strict=False)) if len(set(column)) > 1)
+
+    def head(prompt: Prompt) -> int:
+        system, user = prompt.messages(questions[1][0], CATALOG, matches={})
+        user["content"] = prompt.schema(CATALOG, matches={}, detail=Detail(comments=True, samples=2))
+        return len(prompt_ids(qwen, [system, user], template="chatml")) - 5  # <|im_end|>\n<|im_start|>assistant\n
+
+    after, inline = make(FORMS[form]), make(FORMS[form], values="inline")
+    assert shared(after) >= head(after) - 1  # the schema's last token may join the line break after it
+    assert shared(inline) < 0.7 * head(after)
+
+
+def test_detail_depends_on_the_schema_and_not_on_the_question(qwen: PreTrainedTokenizerBase) -> None:
+    short = Example("1", "market", "Who?", None)
+    long = Example("2", "market", "Which shop " + "that sells anything " * 8 + "is called Zest?", None)
+    lengths = [len(make(Ddl).encode(qwen, example, CATALOG, matches={}).prompt_ids) for example in (short, long)]
+    for max_tokens in range(lengths[1], lengths[1] + 80, 16):
+        details = [
+            make(Ddl, max_tokens=max_tokens).encode(qwen, example, CATALOG, matches={}).detail
+            for example in (short, long)
+        ]
+        assert details[0] == details[1]
 
 
 def test_a_gold_querys_columns_stay_in_training(qwen: PreTrainedTokenizerBase) -> None:
     example = Example("3", "market", "Which shop is called Zest?", 'SELECT price FROM "order"')
     tight = make(Brief, max_tokens=62)
     assert "order.price" in tight.encode(qwen, example, CATALOG, matches=MATCHES).dropped
-    assert "order.price" not in tight.encode(qwen, example, CATALOG, matches=MATCHES, view=(0, 0)).dropped
+    assert "order.price" not in tight.encode(qwen, example, CATALOG, matches=MATCHES, training=True).dropped
 
 
 def test_templates_that_do_not_fit_the_tokenizer(qwen: PreTrainedTokenizerBase) -> None:

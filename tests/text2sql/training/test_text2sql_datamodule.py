@@ -1,6 +1,7 @@
 """Rows of a step: every sample once, shared out, weighed by the tokens of the whole step."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.prompts import View
 from tutelage.text2sql.training.datamodule import Encode, Loading, RowBatches, Text2SqlDataModule
 from tutelage.text2sql.training.packing import IGNORED, Sample
 
@@ -16,10 +18,10 @@ def examples(count: int) -> list[Example]:
     return [Example(str(i), "db", f"question {i}", "SELECT 1") for i in range(count)]
 
 
-def encode(example: Example, view: tuple[int, int] | None) -> Sample:
+def encode(examples: Sequence[Example], view: View | None) -> list[Sample]:
     """Sample i has 3 + i % 5 prompt tokens and 1 + i % 3 answer tokens, all of them i + 1."""
-    i = int(example.id)
-    return Sample([i + 1] * (3 + i % 5), [i + 1] * (1 + i % 3))
+    numbers = [int(example.id) for example in examples]
+    return [Sample([i + 1] * (3 + i % 5), [i + 1] * (1 + i % 3)) for i in numbers]
 
 
 def datamodule(
@@ -118,18 +120,19 @@ def test_nothing_fits(tmp_path: Path) -> None:
 
 
 def test_view_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
-    views: list[tuple[int, int] | None] = []
+    views: list[View | None] = []
 
-    def recording(example: Example, view: tuple[int, int] | None) -> Sample:
+    def recording(examples: Sequence[Example], view: View | None) -> list[Sample]:
         views.append(view)
-        return encode(example, view)
+        return encode(examples, view)
 
     loader = datamodule(tmp_path, coder=recording).train_dataloader()
     assert set(views) == {None}  # planned on whole prompts
     views.clear()
     list(loader)
     list(loader)
-    assert set(views) == {(1, 0), (1, 1)}
+    assert {view.epoch for view in views if view} == {0, 1}
+    assert set(views) <= {View(1, epoch, str(i)) for epoch in (0, 1) for i in range(40)}
 
 
 def test_validation_questions_are_the_same_ones_each_time(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.model.adapters import Adapter, Full, Lora
 from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
 from tutelage.text2sql.model.tiny import Tiny
+from tutelage.text2sql.prompts import View
 from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.training.packing import Sample
@@ -24,9 +25,12 @@ from tutelage.text2sql.training.packing import Sample
 LORA = Lora(rank=4, alpha=8, dropout=0.1)  # dropout: resuming must restore the random numbers, too
 
 
-def encode(example: Example, view: tuple[int, int] | None) -> Sample:
-    i = int(example.id)
-    return Sample([3 + (i * 7 + k) % 250 for k in range(4 + i % 9)], [3 + (i * 11 + k) % 250 for k in range(1 + i % 6)])
+def encode(examples: Sequence[Example], view: View | None) -> list[Sample]:
+    numbers = [int(example.id) for example in examples]
+    return [
+        Sample([3 + (i * 7 + k) % 250 for k in range(4 + i % 9)], [3 + (i * 11 + k) % 250 for k in range(1 + i % 6)])
+        for i in numbers
+    ]
 
 
 def right_if_even(model: LanguageModel, indices: list[int]) -> list[bool]:

@@ -16,7 +16,7 @@ from tutelage.text2sql.database.values import ValueIndex
 from tutelage.text2sql.inference.generate import Decoding, Engine, Request
 from tutelage.text2sql.inference.select import Candidate, Selection, choose
 from tutelage.text2sql.inference.vllm import check_vllm
-from tutelage.text2sql.prompts import Encoded, Matches, Prompt, sql_of
+from tutelage.text2sql.prompts import Encoded, Matches, Prompt, View, sql_of
 from tutelage.text2sql.prompts.chat import Message, check_template, prompt_ids
 
 if TYPE_CHECKING:
@@ -115,18 +115,38 @@ class Answerer:
         self._values: dict[str, ValueIndex] = {}
         self._matches: dict[tuple[str, str], Matches] = {}
 
-    def encode(
-        self, tokenizer: "PreTrainedTokenizerBase", example: Example, *, view: tuple[int, int] | None = None
-    ) -> Encoded:
-        """Turn an example into token ids, with the values of its database that match it; see ``Prompt.encode``."""
+    def encode(self, tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
+        """Turn a question into token ids, with the values of its database that match it; see ``Prompt.encode``."""
         catalog = self.source.catalog(example.db_id)
+        return self.prompt.encode(tokenizer, example, catalog, matches=self._match(example))
+
+    def encode_group(
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, view: View | None
+    ) -> list[Encoded]:
+        """Turn examples of one database into token ids to train on, all with the same view of its schema.
+
+        Args:
+            tokenizer: The model's.
+            examples: The group.
+            view: Which version of the schema; None for the whole.
+        """
+        catalog = self.source.catalog(examples[0].db_id)
+        if view is not None:
+            sqls = [example.sql for example in examples]
+            catalog = self.prompt.training_view(catalog, db_id=examples[0].db_id, sqls=sqls, view=view)
+        return [
+            self.prompt.encode(tokenizer, example, catalog, matches=self._match(example), training=view is not None)
+            for example in examples
+        ]
+
+    def _match(self, example: Example) -> Matches:
         key = (example.db_id, f"{example.question} {example.evidence}")
         if key not in self._matches:  # training asks anew in each epoch
             if example.db_id not in self._values:
+                catalog = self.source.catalog(example.db_id)
                 self._values[example.db_id] = ValueIndex.open(catalog, store=self.store)
             self._matches[key] = self._values[example.db_id].match(key[1])
-        matches = self._matches[key]
-        return self.prompt.encode(tokenizer, example, catalog, matches=matches, view=view)
+        return self._matches[key]
 
     def check(
         self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, context: int | None

@@ -15,10 +15,11 @@ from tutelage.core.batches import EvalBatches, TrainBatches, TrainLoader, make_l
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.prompts import View
 from tutelage.text2sql.training.packing import Sample, TokenBatch, first_fit_decreasing, pack, pad
 
-# An example's token ids; in training they are a function of (seed, view) besides.
-Encode = Callable[[Example, tuple[int, int] | None], Sample]
+# Token ids of examples of one database, all with the same view of its schema; None for the whole schema.
+Encode = Callable[[Sequence[Example], View | None], list[Sample]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class Rows(Dataset[tuple[list[Sample], int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Sample], int]:
         row, epoch = key
-        samples = [self.encode(example, (self.seed, epoch)) for example in self.rows[row]]
+        samples = [self.encode([example], View(self.seed, epoch, example.id))[0] for example in self.rows[row]]
         return samples, self.batches.answers_in_step(epoch, row)
 
 
@@ -196,7 +197,7 @@ class Text2SqlDataModule(LightningDataModule):
         for examples in self.stages:
             # Rows are planned on whole prompts. A view that drops tables is shorter; one that only shuffles them
             # can be longer by a token or two, which a row without padding takes.
-            samples = [self.encode(example, None) for example in examples]
+            samples = [self.encode([example], None)[0] for example in examples]
             fits = [i for i, sample in enumerate(samples) if sample.length <= self.loading.max_length]
             overlong |= {
                 example.id: sample.length
