@@ -29,7 +29,10 @@ def main() -> None:
     # Progress bars and notices of the libraries would stand between question and answer.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from tutelage.core import startup
     from tutelage.core.errors import UserError
+
+    startup.prepare()
     from tutelage.text2sql.inference.asking import ask, parse
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tutelage.core import cli
+from tutelage.core import cli, startup
 
 
 def job(cfg: DictConfig, folder: Path) -> None:
@@ -20,6 +20,7 @@ def job(cfg: DictConfig, folder: Path) -> None:
 
 def again(_: DictConfig, folder: Path) -> None:
     """Score a run again."""
+    startup.prepare()
     from tutelage.core.run import evaluate
 
     evaluate(folder)
@@ -27,6 +28,7 @@ def again(_: DictConfig, folder: Path) -> None:
 
 def compare(folder: Path, other: Path) -> None:
     """Print how two runs differ on what both were tested on."""
+    startup.prepare()
     from tutelage.core.run import compare as compare_runs
 
     compare_runs(folder, other)

@@ -12,8 +12,11 @@ def main() -> None:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
+    from tutelage.core import startup
     from tutelage.core.arguments import parse_arguments
     from tutelage.core.errors import UserError
+
+    startup.prepare()
     from tutelage.multilabel.results.exporting import USAGE, ExportSettings, export_run
 
     try:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
+from tutelage.core.startup import loader_processes
 
 PADDING = -1  # the index of a row that only fills up a batch, and counts nowhere
 
@@ -135,8 +136,12 @@ class TrainLoader:
 def make_loader(
     dataset: SizedDataset, *, batches: Any, collate: Callable[[list[Any]], Any], workers: int, pin_memory: bool = False
 ) -> DataLoader[Any]:
-    """Load batches of (index, epoch) keys, in order, with worker processes where ``workers`` is not 0."""
+    """Load batches of (index, epoch) keys, in order, with worker processes where ``workers`` is not 0.
+
+    There are never more workers than cores, whatever is asked for; that changes no batch.
+    """
     assert isinstance(dataset, Dataset)
+    workers = loader_processes(workers)
     return DataLoader(
         dataset,
         batch_sampler=batches,

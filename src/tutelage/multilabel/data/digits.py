@@ -7,16 +7,18 @@ from other scans. Train, val and test share no scan.
 
 # H W canvas, h w a scan, N scenes, K labels (the ten digits)
 
+import gzip
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from tutelage.core.randomness import generator
@@ -67,7 +69,7 @@ class Digits:
         return self.drawn[name]
 
     def _draw(self, name: SplitName) -> DigitScenes:
-        scans, digits = load_digits(return_X_y=True)
+        scans, digits = load_scans()
         order = generator(self.scene_seed, "scans").permutation(len(scans))
         first, last = (round(share * len(scans)) for share in SHARES[name])
         mine = order[first:last]
@@ -92,11 +94,24 @@ class Digits:
     def fingerprint(self) -> str:
         """Hash of the settings and of the scans that they draw from."""
         settings = (sorted(self.num_scenes.items()), self.size, self.scene_seed, "scenes-1")
-        return hashlib.sha256(repr(settings).encode() + load_digits().data.tobytes()).hexdigest()[:16]
+        return hashlib.sha256(repr(settings).encode() + load_scans()[0].tobytes()).hexdigest()[:16]
 
     @property
     def notes(self) -> dict[str, Any]:
         return {"scenes": dict(self.num_scenes), "selection": "held-out"}
+
+
+@cache
+def load_scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Read scikit-learn's digits: scans [1797, 64] of ink from 0 to 16, and which digit each one shows.
+
+    Read from the file that comes with it: importing scikit-learn and scipy for this takes longer than drawing.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None and spec.origin is not None
+    with gzip.open(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",")
+    return np.ascontiguousarray(table[:, :-1]), table[:, -1].astype(np.int64)
 
 
 def draw_scene(
