@@ -31,7 +31,7 @@ from torchvision import transforms as v1
 from torchvision.io import ImageReadMode, decode_image
 
 from tutelage.multilabel.data.coco import Coco
-from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
 from tutelage.multilabel.data.transforms import Augment
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,8 +40,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TARGET = 1.3
 
 RECIPES = {
-    "squish + flip": Augment(flip=True),
-    "squish + Cutout + RandAugment": Augment(cutout=0.5, rand_augment_ops=2),
+    "resize + flip": Augment(flip=True),
+    "resize + Cutout + RandAugment": Augment(cutout=0.5, rand_augment_ops=2),
 }
 
 
@@ -102,7 +102,7 @@ def measure_recipe(recipe: str, source: Coco, root: Path, rounds: int, *, cpu_ti
     )
 
     def ours(cache: str) -> Any:
-        loading = Loading(resolution=RESOLUTION, batch_size=BATCH_SIZE, workers=workers, cache=cache)
+        loading = LoaderConfig(resolution=RESOLUTION, batch_size=BATCH_SIZE, workers=workers, cache=cache)
         return MultilabelDataModule(source, augment=augment, loading=loading, seed=0).train_dataloader()
 
     decoded, cached = ours("none"), ours("memory")

@@ -1,6 +1,6 @@
 """How much longer `make train` takes on a machine that others use: beside busy processes, over beside none.
 
-python benchmarks/shared_machine.py [busy=3] [repeats=3] [key=value …]   # writes benchmarks/results/shared_machine.{json,md}
+python benchmarks/shared_machine.py [busy=3] [repeats=3] [key=value …]   # writes results/shared_machine.{json,md}
 
 Needs a machine that is otherwise idle, or both figures mean nothing. The busy processes count, one a process, as fast
 as they can. Further key=value go to train.py; without any it is the run of `make train`, teacher included.

@@ -25,7 +25,7 @@ from tutelage.core.optim import Optim
 from tutelage.core.task import Metrics, Task
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import teacher
-from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, scored
 from tutelage.multilabel.methods.method import Method
@@ -41,11 +41,11 @@ class MultilabelTask(Task):
     monitor = "val/mAP"
     mode = "max"
     headline = ("test/mAP", "test/CF1", "test/OF1", "teacher/test/mAP", "time/train_s")
-    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": Loading, "method": Weighting}
+    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": LoaderConfig, "method": Weighting}
 
     def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
         super().__init__(cfg=cfg, folder=folder)
-        self.loading, source_node = split(cfg.data, Loading, where="data")
+        self.loading, source_node = split(cfg.data, LoaderConfig, where="data")
         self.source: Source = build(source_node, where="data")
         self.weighting, self.method_node = split(cfg.method, Weighting, where="method")
         self.pair: Pair = build(cfg.model, where="model")

@@ -7,7 +7,7 @@ import pytest
 from trees import draw
 
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.multilabel.data.files import inside_root, some
+from tutelage.multilabel.data.files import inside_root, shortened
 from tutelage.multilabel.data.source import SkippedImage
 from tutelage.multilabel.data.table import Table
 
@@ -100,5 +100,5 @@ def test_paths_in_normal_form() -> None:
 
 
 def test_some_names() -> None:
-    assert some(["a", "b"]) == "a, b"
-    assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert shortened(["a", "b"]) == "a, b"
+    assert shortened(list("abcdefg")) == "a, b, c, d, e and 2 more"

@@ -9,7 +9,7 @@ from lightning import Trainer
 from tutelage.core.batches import PADDING
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.multilabel.data import datamodule as module
-from tutelage.multilabel.data.datamodule import Loading, MultilabelDataModule
+from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
 from tutelage.multilabel.data.source import Batch, Boxes, SkippedImage
 from tutelage.multilabel.data.table import Table
 from tutelage.multilabel.data.transforms import Augment
@@ -42,7 +42,7 @@ class Drawn:
 
 
 def data(source=None, *, augment: Augment = AUGMENT, seed: int = 1, **loading) -> MultilabelDataModule:
-    chosen = Loading(**{"resolution": 16, "batch_size": 4, **loading})
+    chosen = LoaderConfig(**{"resolution": 16, "batch_size": 4, **loading})
     return MultilabelDataModule(source or Drawn(), augment=augment, loading=chosen, seed=seed)
 
 

@@ -6,7 +6,7 @@ from torchvision.transforms.v2 import functional as F
 
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.data import transforms
-from tutelage.multilabel.data.transforms import Augment, squish
+from tutelage.multilabel.data.transforms import Augment, resize_square
 
 EVERYTHING = Augment(
     crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), cutout=0.5, rand_augment_ops=2
@@ -45,12 +45,12 @@ def test_a_view_is_a_function_of_seed_view_and_sample(augment: Augment) -> None:
     assert any(not torch.equal(other, first) for other in others) == (augment != Augment())
 
 
-def test_squish_is_pils_antialiased_bilinear() -> None:
+def test_resizing_is_pils_antialiased_bilinear() -> None:
     image = picture()
     expected = F.to_pil_image(image).resize((32, 32), Image.Resampling.BILINEAR)
-    difference = squish(image, resolution=32).int() - F.pil_to_tensor(expected).int()
+    difference = resize_square(image, resolution=32).int() - F.pil_to_tensor(expected).int()
     assert difference.abs().max() <= 1
-    assert squish(picture(32, 32), resolution=32).data_ptr()  # nothing to do
+    assert resize_square(picture(32, 32), resolution=32).data_ptr()  # nothing to do
 
 
 def test_flip_mirrors_every_second_picture() -> None:

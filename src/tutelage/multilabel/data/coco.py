@@ -16,12 +16,12 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.multilabel.data.files import (
     Annotations,
     FileSource,
-    Listing,
     OnBadImage,
+    SplitIndex,
     digest,
     inside_root,
     refuse_different_labels,
-    some,
+    shortened,
 )
 from tutelage.multilabel.data.source import Boxes
 
@@ -57,8 +57,8 @@ class Coco(FileSource):
         refuse_different_labels(
             files["train"].label_names, files["val"].label_names, origins=(paths["train"].name, paths["val"].name)
         )
-        train = files["train"].listing(folder=f"train{year}", on_bad_image=self.on_bad_image)
-        test = files["val"].listing(folder=f"val{year}", on_bad_image=self.on_bad_image)
+        train = files["train"].split_index(folder=f"train{year}", on_bad_image=self.on_bad_image)
+        test = files["val"].split_index(folder=f"val{year}", on_bad_image=self.on_bad_image)
         return Annotations(
             label_names=files["train"].label_names,
             splits={"train": train, "test": test},
@@ -113,7 +113,7 @@ class CocoFile:
         self._column = {category: column for column, category in enumerate(categories)}
         self.notes: dict[str, Any] = {}
 
-    def listing(self, *, folder: str, on_bad_image: OnBadImage) -> Listing:
+    def split_index(self, *, folder: str, on_bad_image: OnBadImage) -> SplitIndex:
         """Return the file's images, which lie in ``folder``, with a target for each category.
 
         Raises:
@@ -145,14 +145,14 @@ class CocoFile:
         if unknown and on_bad_image == "error":
             raise DataError(
                 str(self.path),
-                f"{len(unknown)} annotations are of images that it does not list: {some(unknown)}",
+                f"{len(unknown)} annotations are of images that it does not list: {shortened(unknown)}",
                 "add the images, or set data.on_bad_image=skip to leave these annotations out",
             )
         self.notes = {
             "image_level_labels": without_box,
             "of_unknown_images": {"count": len(unknown), "image_ids": sorted(set(unknown))},
         }
-        return Listing(
+        return SplitIndex(
             ids=[str(image_id) for image_id, _, _, _ in self._images],
             files=[inside_root(name, folder=folder, origin=str(self.path)) for _, name, _, _ in self._images],
             targets_NK=targets_NK,

@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from tutelage.core.batches import PADDING, EvalBatches, TrainBatches, TrainLoader, make_loader
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.startup import cores
 from tutelage.multilabel.data.source import IGNORED, Batch, SkippedImage, Source, Split, SplitName
-from tutelage.multilabel.data.transforms import Augment, squish
+from tutelage.multilabel.data.transforms import Augment, resize_square
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
+class LoaderConfig:
     """The part of ``data`` that says how pictures reach the networks.
 
     Attributes:
-        resolution: Side R that pictures are squished or cropped to.
+        resolution: Side R of the square that pictures are resized or cropped to.
         batch_size: Samples of one step over all processes.
         workers: Loader processes of each training process; 0 loads in the process itself.
         cache: Where decoded pictures are kept: nowhere, in this machine's memory, or on the device (which needs no
@@ -53,7 +54,7 @@ Decode = Callable[[int], Tensor]
 class MultilabelDataModule(LightningDataModule):
     """Train, validation and test batches of one source."""
 
-    def __init__(self, source: Source, *, augment: Augment, loading: Loading, seed: int) -> None:
+    def __init__(self, source: Source, *, augment: Augment, loading: LoaderConfig, seed: int) -> None:
         super().__init__()
         self.source, self.augment, self.loading, self.seed = source, augment, loading, seed
         self._caches: dict[tuple[SplitName, bool], Decode] = {}
@@ -103,23 +104,23 @@ class MultilabelDataModule(LightningDataModule):
             dataset, batches=batches, collate=collate, workers=self._workers(), pin_memory=self._pin_memory()
         )
 
-    def _dataset(self, name: SplitName, augment: Augment | None) -> "Pictures":
+    def _dataset(self, name: SplitName, augment: Augment | None) -> "ImageDataset":
         split = self.source.split(name)
-        return Pictures(
+        return ImageDataset(
             split,
-            decode=self._decoder(name, split, squished=augment is None or augment.squishes),
+            decode=self._decoder(name, split, square=augment is None or augment.keeps_whole),
             augment=augment,
             resolution=self.loading.resolution,
             seed=self.seed,
             device=self._cache_device(),
         )
 
-    def _decoder(self, name: SplitName, split: Split, *, squished: bool) -> Decode:
+    def _decoder(self, name: SplitName, split: Split, *, square: bool) -> Decode:
         if self.loading.cache == "none":
             return split.image
-        key = (name, squished)
+        key = (name, square)
         if key not in self._caches:
-            resolution = self.loading.resolution if squished else None
+            resolution = self.loading.resolution if square else None
             self._caches[key] = Cache(split, resolution=resolution, device=self._cache_device())
         return self._caches[key]
 
@@ -140,7 +141,7 @@ class MultilabelDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
 
-class Pictures(Dataset[Sample | DataError]):
+class ImageDataset(Dataset[Sample | DataError]):
     """A split as rows of batches, by (index, view)."""
 
     def __init__(
@@ -177,7 +178,7 @@ class Pictures(Dataset[Sample | DataError]):
                 raise
             return error
         if self.augment is None:
-            image = squish(image, resolution=self.resolution)
+            image = resize_square(image, resolution=self.resolution)
         else:
             image = self.augment(
                 image, resolution=self.resolution, seed=self.seed, view=view, sample_id=self.split.ids[index]
@@ -210,8 +211,8 @@ def collate(samples: list[Sample | DataError]) -> Batch | DataError:
 class Cache:
     """A split's decoded pictures, one after the other in one buffer that worker processes share.
 
-    Pictures are kept squished where the augmentation begins with that, which changes no pixel of the result and
-    costs 3·R² bytes each; else as they were decoded.
+    Pictures are kept as squares where the augmentation begins with that resize, which changes no pixel of the result
+    and costs 3·R² bytes each; else as they were decoded.
     """
 
     def __init__(self, split: Split, *, resolution: int | None, device: torch.device) -> None:
@@ -222,7 +223,7 @@ class Cache:
                 image = split.image(index)
             except SkippedImage as skipped:
                 return skipped
-            image = image if resolution is None else squish(image, resolution=resolution)
+            image = image if resolution is None else resize_square(image, resolution=resolution)
             return image.permute(1, 2, 0).contiguous()  # rows of RGB, as decoders give it: resizing is fastest so
 
         first = [load(index) for index in range(min(count, 64))]
@@ -230,7 +231,7 @@ class Cache:
         self.skipped: dict[int, SkippedImage] = {}
         pictures: list[Tensor | None] = []
         # Decoding leaves the interpreter's lock, so threads are enough, and nothing is copied between processes.
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             for index, loaded in enumerate(threads.map(load, range(count))):
                 if isinstance(loaded, SkippedImage):
                     self.skipped[index] = loaded

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.startup import cores
 from tutelage.multilabel.data.images import BadImage, read_image
 from tutelage.multilabel.data.source import Boxes, SkippedImage, SplitName
 from tutelage.multilabel.data.splits import hold_out
@@ -30,7 +31,7 @@ OnBadImage = Literal["error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class SplitIndex:
     """A split as its annotations have it, before anybody has looked at the files.
 
     Attributes:
@@ -47,7 +48,7 @@ class Listing:
     boxes: Sequence[Boxes | None]
     origin: str
 
-    def take(self, indices: NDArray[np.int64]) -> "Listing":
+    def take(self, indices: NDArray[np.int64]) -> "SplitIndex":
         """Keep some samples, in the order given."""
         return replace(
             self,
@@ -70,7 +71,7 @@ class Annotations:
     """
 
     label_names: tuple[str, ...]
-    splits: Mapping[SplitName, Listing]
+    splits: Mapping[SplitName, SplitIndex]
     digest: str
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,9 +79,9 @@ class Annotations:
 class FileSplit:
     """A split whose pictures are files."""
 
-    def __init__(self, listing: Listing, *, root: Path, on_bad_image: OnBadImage) -> None:
-        self.ids, self.targets_NK = listing.ids, listing.targets_NK
-        self._listing, self._root, self._on_bad_image = listing, root, on_bad_image
+    def __init__(self, entries: SplitIndex, *, root: Path, on_bad_image: OnBadImage) -> None:
+        self.ids, self.targets_NK = entries.ids, entries.targets_NK
+        self._index, self._root, self._on_bad_image = entries, root, on_bad_image
 
     def image(self, index: int) -> Tensor:
         """Decode one picture: uint8 [3, H, W].
@@ -89,7 +90,7 @@ class FileSplit:
             DataError: It cannot be read.
             SkippedImage: It cannot be read, and the user chose to skip such.
         """
-        path = self._root / self._listing.files[index]
+        path = self._root / self._index.files[index]
         try:
             return read_image(path)
         except BadImage as bad:
@@ -102,7 +103,7 @@ class FileSplit:
             ) from None
 
     def boxes(self, index: int) -> Boxes | None:
-        return self._listing.boxes[index]
+        return self._index.boxes[index]
 
 
 @dataclass(kw_only=True)
@@ -136,16 +137,16 @@ class FileSource(ABC):
         self.label_names = annotations.label_names
         self._notes: dict[str, Any] = {"selection": self.selection, **annotations.notes}
         sizes = _file_sizes(self.root, annotations.splits.values())
-        for listing in annotations.splits.values():
-            _refuse_duplicates(listing)
+        for entries in annotations.splits.values():
+            _refuse_duplicates(entries)
         _refuse_overlap(annotations.splits)
-        listings = self._select(self._readable(annotations.splits, sizes))
-        for name, listing in listings.items():
-            self._notes[name] = _describe(listing, self.label_names)
-        self.fingerprint = _fingerprint(annotations.digest, listings, sizes, self.label_names)
+        indexes = self._select(self._readable(annotations.splits, sizes))
+        for name, entries in indexes.items():
+            self._notes[name] = _describe(entries, self.label_names)
+        self.fingerprint = _fingerprint(annotations.digest, indexes, sizes, self.label_names)
         self._splits = {
-            name: FileSplit(listing, root=self.root, on_bad_image=self.on_bad_image)
-            for name, listing in listings.items()
+            name: FileSplit(entries, root=self.root, on_bad_image=self.on_bad_image)
+            for name, entries in indexes.items()
         }
 
     @abstractmethod
@@ -163,11 +164,13 @@ class FileSource(ABC):
     def split(self, name: SplitName) -> FileSplit:
         return self._splits[name]
 
-    def _readable(self, listings: Mapping[SplitName, Listing], sizes: Mapping[str, int]) -> dict[SplitName, Listing]:
+    def _readable(
+        self, indexes: Mapping[SplitName, SplitIndex], sizes: Mapping[str, int]
+    ) -> dict[SplitName, SplitIndex]:
         """Leave out, or refuse, samples whose file is missing, empty or, under `verify`, unreadable."""
-        bad = {name: self._bad(listing, sizes) for name, listing in listings.items()}
+        bad = {name: self._bad(entries, sizes) for name, entries in indexes.items()}
         named = {
-            name: [f"{listings[name].files[i]} ({why})" for i, why in sorted(reasons.items())]
+            name: [f"{indexes[name].files[i]} ({why})" for i, why in sorted(reasons.items())]
             for name, reasons in bad.items()
             if reasons
         }
@@ -175,55 +178,55 @@ class FileSource(ABC):
             every = [entry for entries in named.values() for entry in entries]
             raise DataError(
                 "data.root",
-                f"{len(every)} of {sum(len(listing.ids) for listing in listings.values())} pictures cannot be read in "
-                f"{self.root}: {some(every)}",
+                f"{len(every)} of {sum(len(entries.ids) for entries in indexes.values())} pictures cannot be read in "
+                f"{self.root}: {shortened(every)}",
                 "restore them, or set data.on_bad_image=skip to leave them out",
             )
         self._notes["bad_images"] = {name: {"count": len(files), "files": files} for name, files in named.items()}
         return {
-            name: listing.take(np.array([i for i in range(len(listing.ids)) if i not in bad[name]], dtype=np.int64))
+            name: entries.take(np.array([i for i in range(len(entries.ids)) if i not in bad[name]], dtype=np.int64))
             if bad[name]
-            else listing
-            for name, listing in listings.items()
+            else entries
+            for name, entries in indexes.items()
         }
 
-    def _bad(self, listing: Listing, sizes: Mapping[str, int]) -> dict[int, str]:
+    def _bad(self, entries: SplitIndex, sizes: Mapping[str, int]) -> dict[int, str]:
         bad = {
             i: "no such file" if file not in sizes else "the file is empty"
-            for i, file in enumerate(listing.files)
+            for i, file in enumerate(entries.files)
             if not sizes.get(file)
         }
         if self.verify:
-            bad |= self._unreadable([i for i in range(len(listing.files)) if i not in bad], listing)
+            bad |= self._unreadable([i for i in range(len(entries.files)) if i not in bad], entries)
         return bad
 
-    def _unreadable(self, indices: Sequence[int], listing: Listing) -> dict[int, str]:
+    def _unreadable(self, indices: Sequence[int], entries: SplitIndex) -> dict[int, str]:
         def reason(index: int) -> str | None:
             try:
-                read_image(self.root / listing.files[index])
+                read_image(self.root / entries.files[index])
             except BadImage as bad:
                 return str(bad)
             return None
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             return {i: why for i, why in zip(indices, threads.map(reason, indices), strict=True) if why is not None}
 
-    def _select(self, listings: dict[SplitName, Listing]) -> dict[SplitName, Listing]:
+    def _select(self, indexes: dict[SplitName, SplitIndex]) -> dict[SplitName, SplitIndex]:
         """Add the "val" split."""
-        for name, listing in listings.items():
-            if not listing.ids:
-                raise DataError(listing.origin, f"no picture is left for {name}", "check data.root and the annotations")
+        for name, entries in indexes.items():
+            if not entries.ids:
+                raise DataError(entries.origin, f"no picture is left for {name}", "check data.root and the annotations")
         if self.selection == "test":
-            return {**listings, "val": listings["test"]}
-        if "val" in listings:
-            return listings
+            return {**indexes, "val": indexes["test"]}
+        if "val" in indexes:
+            return indexes
         if self.val_fraction == 0:
             raise ConfigError(
                 "data.val_fraction",
                 "nothing is held out, so there is nothing to select the checkpoint on",
                 "give a share such as 0.1, or data.selection=test for the field's habit",
             )
-        train = listings["train"]
+        train = indexes["train"]
         kept, held = hold_out(train.targets_NK, fraction=self.val_fraction, seed=self.split_seed)
         if not len(kept) or not len(held):
             raise ConfigError(
@@ -231,7 +234,7 @@ class FileSource(ABC):
                 f"{self.val_fraction} of {len(train.ids)} pictures leaves a part without any",
                 "give another share",
             )
-        return {"train": train.take(kept), "val": train.take(held), "test": listings["test"]}
+        return {"train": train.take(kept), "val": train.take(held), "test": indexes["test"]}
 
 
 def inside_root(name: str, *, folder: str = ".", origin: str) -> str:
@@ -247,7 +250,7 @@ def inside_root(name: str, *, folder: str = ".", origin: str) -> str:
     return whole
 
 
-def some(names: Sequence[str], *, most: int = 5) -> str:
+def shortened(names: Sequence[str], *, most: int = 5) -> str:
     """Join the first few names and say how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
@@ -271,8 +274,8 @@ def refuse_different_labels(first: Sequence[str], second: Sequence[str], *, orig
         return
     lacking, extra = sorted(set(first) - set(second)), sorted(set(second) - set(first))
     what = "; ".join(
-        [f"only in {origins[0]}: {some(lacking)}"] * bool(lacking)
-        + [f"only in {origins[1]}: {some(extra)}"] * bool(extra)
+        [f"only in {origins[0]}: {shortened(lacking)}"] * bool(lacking)
+        + [f"only in {origins[1]}: {shortened(extra)}"] * bool(extra)
     )
     raise DataError(
         " and ".join(origins),
@@ -281,31 +284,31 @@ def refuse_different_labels(first: Sequence[str], second: Sequence[str], *, orig
     )
 
 
-def _refuse_duplicates(listing: Listing) -> None:
-    for what, names in (("id", listing.ids), ("file", listing.files)):
+def _refuse_duplicates(entries: SplitIndex) -> None:
+    for what, names in (("id", entries.ids), ("file", entries.files)):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DataError(
-                listing.origin,
-                f"{len(twice)} {what}s occur more than once: {some(twice)}",
+                entries.origin,
+                f"{len(twice)} {what}s occur more than once: {shortened(twice)}",
                 "keep one entry of each",
             )
 
 
-def _refuse_overlap(listings: Mapping[SplitName, Listing]) -> None:
-    for one, other in combinations(listings, 2):
-        both = sorted(set(listings[one].files) & set(listings[other].files))
+def _refuse_overlap(indexes: Mapping[SplitName, SplitIndex]) -> None:
+    for one, other in combinations(indexes, 2):
+        both = sorted(set(indexes[one].files) & set(indexes[other].files))
         if both:
             raise DataError(
-                f"{listings[one].origin} and {listings[other].origin}",
-                f"{len(both)} pictures are in both {one} and {other}: {some(both)}",
+                f"{indexes[one].origin} and {indexes[other].origin}",
+                f"{len(both)} pictures are in both {one} and {other}: {shortened(both)}",
                 "leave each picture in one split: a score on pictures that were trained on says nothing",
             )
 
 
-def _file_sizes(root: Path, listings: Iterable[Listing]) -> dict[str, int]:
+def _file_sizes(root: Path, indexes: Iterable[SplitIndex]) -> dict[str, int]:
     """Size in bytes of every listed file that is there; folders are listed once, not asked file by file."""
-    folders = {file.rpartition("/")[0] for listing in listings for file in listing.files}
+    folders = {file.rpartition("/")[0] for entries in indexes for file in entries.files}
     sizes: dict[str, int] = {}
     for folder in sorted(folders):
         if (root / folder).is_dir():
@@ -315,25 +318,25 @@ def _file_sizes(root: Path, listings: Iterable[Listing]) -> dict[str, int]:
     return sizes
 
 
-def _describe(listing: Listing, label_names: Sequence[str]) -> dict[str, Any]:
-    positives_K = (listing.targets_NK == 1).sum(axis=0)
+def _describe(entries: SplitIndex, label_names: Sequence[str]) -> dict[str, Any]:
+    positives_K = (entries.targets_NK == 1).sum(axis=0)
     return {
-        "images": len(listing.ids),
-        "unlabelled_images": int((~(listing.targets_NK == 1).any(axis=1)).sum()),
-        "ignored_targets": int((listing.targets_NK == -1).sum()),
+        "images": len(entries.ids),
+        "unlabelled_images": int((~(entries.targets_NK == 1).any(axis=1)).sum()),
+        "ignored_targets": int((entries.targets_NK == -1).sum()),
         "labels_without_positives": [n for n, count in zip(label_names, positives_K, strict=True) if count == 0],
     }
 
 
 def _fingerprint(
-    annotations: str, listings: Mapping[SplitName, Listing], sizes: Mapping[str, int], label_names: Sequence[str]
+    annotations: str, indexes: Mapping[SplitName, SplitIndex], sizes: Mapping[str, int], label_names: Sequence[str]
 ) -> str:
     """Hash labels, annotations, which file is in which split, its size and targets; not the pixels: that is cheap."""
     whole = hashlib.sha256(annotations.encode())
     whole.update("\n".join(label_names).encode())
-    for name in sorted(listings):
-        listing = listings[name]
+    for name in sorted(indexes):
+        entries = indexes[name]
         whole.update(f"\n{name}\n".encode())
-        whole.update("\n".join(f"{file} {sizes[file]}" for file in listing.files).encode())
-        whole.update(np.ascontiguousarray(listing.targets_NK).tobytes())
+        whole.update("\n".join(f"{file} {sizes[file]}" for file in entries.files).encode())
+        whole.update(np.ascontiguousarray(entries.targets_NK).tobytes())
     return whole.hexdigest()[:16]

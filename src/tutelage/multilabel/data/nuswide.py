@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
-from tutelage.multilabel.data.files import Annotations, FileSource, Listing, digest, inside_root, some
+from tutelage.multilabel.data.files import Annotations, FileSource, SplitIndex, digest, inside_root, shortened
 
 
 @dataclass(kw_only=True)
@@ -30,8 +30,8 @@ class NusWide(FileSource):
     def read(self) -> Annotations:
         contents: list[bytes] = []
         concepts = self._lines(self._find("Concepts81.txt", "ConceptsList/Concepts81.txt"), contents)
-        train = self._listing("Train", concepts, contents)
-        test = self._listing("Test", concepts, contents)
+        train = self._index("Train", concepts, contents)
+        test = self._index("Test", concepts, contents)
         return Annotations(
             label_names=tuple(concepts),
             splits={"train": train, "test": test},
@@ -39,12 +39,12 @@ class NusWide(FileSource):
             notes={"protocol": f"NUS-WIDE, official train and test split, unlabelled images: {self.unlabelled}"},
         )
 
-    def _listing(self, split: Literal["Train", "Test"], concepts: list[str], contents: list[bytes]) -> Listing:
+    def _index(self, split: Literal["Train", "Test"], concepts: list[str], contents: list[bytes]) -> SplitIndex:
         path = self._find(f"ImageList/{split}Imagelist.txt")
         files = [inside_root(line, folder="Flickr", origin=str(path)) for line in self._lines(path, contents)]
         labels = self._find("TrainTestLabels", "Groundtruth/TrainTestLabels")
         columns = [self._column(labels / f"Labels_{name}_{split}.txt", len(files), contents) for name in concepts]
-        listing = Listing(
+        split_index = SplitIndex(
             ids=files,
             files=files,
             targets_NK=np.stack(columns, axis=1),
@@ -52,8 +52,8 @@ class NusWide(FileSource):
             origin=str(path),
         )
         if self.unlabelled == "drop":
-            return listing.take(np.flatnonzero(listing.targets_NK.any(axis=1)))
-        return listing
+            return split_index.take(np.flatnonzero(split_index.targets_NK.any(axis=1)))
+        return split_index
 
     def _column(self, path: Path, count: int, contents: list[bytes]) -> NDArray[np.int8]:
         lines = self._lines(path, contents)
@@ -63,7 +63,7 @@ class NusWide(FileSource):
             )
         other = sorted(set(lines) - {"0", "1"})
         if other:
-            raise DataError(str(path), f"lines that are neither 0 nor 1: {some(other)}", "restore the file")
+            raise DataError(str(path), f"lines that are neither 0 nor 1: {shortened(other)}", "restore the file")
         return np.array(lines, dtype=np.int8)
 
     def _find(self, *places: str) -> Path:

@@ -25,7 +25,7 @@ class Boxes:
     Attributes:
         labels_N: Index of each box's label, 0 to K − 1.
         xyxy_N4: Left, top, right, bottom as fractions of the original picture's width and height, so that they
-            hold at any resolution the picture is squished to.
+            hold at any resolution that the picture is resized to.
     """
 
     labels_N: NDArray[np.int64]

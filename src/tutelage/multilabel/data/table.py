@@ -15,7 +15,7 @@ from tutelage.multilabel.data.coco import CocoFile
 from tutelage.multilabel.data.files import (
     Annotations,
     FileSource,
-    Listing,
+    SplitIndex,
     digest,
     inside_root,
     refuse_different_labels,
@@ -62,14 +62,14 @@ class Table(FileSource):
                 sorted(file.label_names),
                 origins=("data.labels" if self.labels else self.train, names[split]),
             )
-        listings = {split: file.listing(label_names) for split, file in files.items()}
+        indexes = {split: file.split_index(label_names) for split, file in files.items()}
         protocol = ", ".join(f"{split} is {name}" for split, name in names.items())
         if self.test is None:
-            listings |= self._hold_out_test(listings["train"])
+            indexes |= self._hold_out_test(indexes["train"])
             protocol += f"; test is a stratified {self.test_fraction:.0%} of {self.train}"
         return Annotations(
             label_names=label_names,
-            splits=listings,
+            splits=indexes,
             digest=digest(*(file.digest.encode() for file in files.values())),
             notes={"protocol": protocol},
         )
@@ -81,16 +81,16 @@ class Table(FileSource):
         if path.suffix != ".json":
             return _read_csv(path, folder=self.images)
         file = CocoFile(path)
-        listing = file.listing(folder=self.images, on_bad_image=self.on_bad_image)
-        return _File(file.label_names, listing, file.digest, names_only_what_occurs=False)
+        split_index = file.split_index(folder=self.images, on_bad_image=self.on_bad_image)
+        return _File(file.label_names, split_index, file.digest, names_only_what_occurs=False)
 
-    def _hold_out_test(self, listing: Listing) -> dict[SplitName, Listing]:
+    def _hold_out_test(self, split_index: SplitIndex) -> dict[SplitName, SplitIndex]:
         if not 0 < self.test_fraction < 1:
             raise ConfigError(
                 "data.test_fraction", f"{self.test_fraction}", "give a share between 0 and 1, or a file: data.test=…"
             )
-        kept, held = hold_out(listing.targets_NK, fraction=self.test_fraction, seed=self.split_seed)
-        return {"train": listing.take(kept), "test": listing.take(held)}
+        kept, held = hold_out(split_index.targets_NK, fraction=self.test_fraction, seed=self.split_seed)
+        return {"train": split_index.take(kept), "test": split_index.take(held)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ class _File:
     """One file as it stands, its targets in its own order of labels."""
 
     label_names: tuple[str, ...]
-    own: Listing
+    own: SplitIndex
     digest: str
     names_only_what_occurs: bool
 
-    def listing(self, label_names: Sequence[str]) -> Listing:
+    def split_index(self, label_names: Sequence[str]) -> SplitIndex:
         """Bring the targets into an order of labels that holds all of the file's."""
         position = np.array([label_names.index(name) for name in self.label_names], dtype=np.int64)
         targets_NK = np.zeros((len(self.own.ids), len(label_names)), dtype=np.int8)
@@ -148,7 +148,7 @@ def _read_csv(path: Path, *, folder: str) -> _File:
         )
     if not label_names:
         raise DataError(str(path), "no picture has a label", "put labels into the column labels, with | between them")
-    own = Listing(
+    own = SplitIndex(
         ids=paths,
         files=[inside_root(name, folder=folder, origin=f"{path}, row {line}") for line, name in enumerate(paths, 2)],
         targets_NK=targets_NK,

@@ -22,15 +22,15 @@ from tutelage.core.randomness import generator
 Picture = Tensor | Image.Image  # the functional operations take both
 
 
-def squish(image_3HW: Tensor, *, resolution: int) -> Tensor:
+def resize_square(image_3HW: Tensor, *, resolution: int) -> Tensor:
     """Resize to a square whatever the aspect, antialiased: nothing is cut off, so no label is lost.
 
     This is the whole of the evaluation transform, and the field's habit for multi-label data (ASL, L2D).
     """
     if image_3HW.shape[-2:] == (resolution, resolution):
         return image_3HW
-    squished: Tensor = F.resize(image_3HW, [resolution, resolution], antialias=True)
-    return squished
+    square: Tensor = F.resize(image_3HW, [resolution, resolution], antialias=True)
+    return square
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Augment:
 
     Attributes:
         crop_scale: Least and greatest share of the area that a random resized crop keeps, at an aspect of 3:4 to
-            4:3; None squishes the whole picture.
+            4:3; None resizes the whole picture to a square.
         flip: Mirror every second picture.
         color_jitter: Greatest change of brightness, contrast, saturation (shares) and hue (turns).
         cutout: Side of the rectangle that is painted over in a random colour, as a share of the picture's side.
@@ -65,8 +65,8 @@ class Augment:
             raise ConfigError("augment.rand_augment_magnitude", f"{self.rand_augment_magnitude}", "give 0 to 30")
 
     @property
-    def squishes(self) -> bool:
-        """Whether the picture is squished before anything random happens, so that it may be kept squished."""
+    def keeps_whole(self) -> bool:
+        """Whether the picture is first resized to a square, before anything random, so that a cache may keep it so."""
         return self.crop_scale is None
 
     def __call__(self, image_3HW: Tensor, *, resolution: int, seed: int, view: int, sample_id: str) -> Tensor:
@@ -84,7 +84,7 @@ class Augment:
         """
         random = generator(seed, view, sample_id)
         image = (
-            squish(image_3HW, resolution=resolution)
+            resize_square(image_3HW, resolution=resolution)
             if self.crop_scale is None
             else _random_resized_crop(image_3HW, random, resolution=resolution, scale=self.crop_scale)
         )
@@ -150,7 +150,7 @@ def _jitter(
         lambda p: F.adjust_hue(p, turn),
     ]
     for which in random.permutation(4):
-        # Hue means a way through HSV and back, the dearest of the four by far.
+        # Hue goes through HSV and back, which costs far more than the other three.
         if strength[which]:
             picture = changes[which](picture)
     return picture

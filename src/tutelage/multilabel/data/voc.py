@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
-from tutelage.multilabel.data.files import Annotations, FileSource, Listing, digest, inside_root, some
+from tutelage.multilabel.data.files import Annotations, FileSource, SplitIndex, digest, inside_root, shortened
 from tutelage.multilabel.data.source import ABSENT, IGNORED, PRESENT, Boxes
 
 LABELS = (
@@ -66,10 +66,10 @@ class Voc(FileSource):
                 "unpack VOCtest_06-Nov-2007.tar beside VOCtrainval_06-Nov-2007.tar",
             )
         contents: list[bytes] = []
-        listings = {name: self._listing(folder, lists / f"{name}.txt", contents) for name in (train, test)}
+        indexes = {name: self._index(folder, lists / f"{name}.txt", contents) for name in (train, test)}
         return Annotations(
             label_names=LABELS,
-            splits={"train": listings[train], "test": listings[test]},
+            splits={"train": indexes[train], "test": indexes[test]},
             digest=digest(*contents),
             notes={
                 "protocol": f"VOC {self.year}: train is {train}, test is {test}, difficult objects {self.difficult}",
@@ -91,11 +91,11 @@ class Voc(FileSource):
     def _annotated(self, folder: Path, names: Path) -> bool:
         return all((folder / "Annotations" / f"{name}.xml").is_file() for name in _names(names))
 
-    def _listing(self, folder: Path, names: Path, contents: list[bytes]) -> Listing:
+    def _index(self, folder: Path, names: Path, contents: list[bytes]) -> SplitIndex:
         ids = _names(names)
         annotations = [self._annotation(folder / "Annotations" / f"{name}.xml", contents) for name in ids]
         inside = folder.relative_to(self.root).as_posix()
-        return Listing(
+        return SplitIndex(
             ids=ids,
             files=[inside_root(f"{name}.jpg", folder=f"{inside}/JPEGImages", origin=str(names)) for name in ids],
             targets_NK=np.array([target_K for target_K, _ in annotations], dtype=np.int8).reshape(-1, len(LABELS)),
@@ -114,7 +114,7 @@ class Voc(FileSource):
             raise DataError(str(path), f"not an annotation of VOC's form ({error})", "restore the file") from None
         unknown = sorted({name for name, _, _ in objects} - set(LABELS))
         if unknown:
-            raise DataError(str(path), f"VOC has no class {some(unknown)}", "use data=table for other labels")
+            raise DataError(str(path), f"VOC has no class {shortened(unknown)}", "use data=table for other labels")
         target_K = np.full(len(LABELS), ABSENT, dtype=np.int8)
         for name, difficult, _ in objects:
             column = LABELS.index(name)

@@ -60,7 +60,7 @@ def export(
         description["onnx"] = {
             "file": ONNX,
             "opset": OPSET,
-            "input": "images_BCHW: float in [0, 1], RGB, squished to the resolution, not normalised",
+            "input": "images_BCHW: float in [0, 1], RGB, resized to a square of the resolution, not normalised",
             "output": "logits_BK",
         }
     write_atomically(folder / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False) + "\n")

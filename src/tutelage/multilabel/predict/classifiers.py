@@ -101,13 +101,13 @@ class RunClassifier:
     def read(self, path: Path) -> Pixels:
         """Read a picture as uint8 [R, R, 3], as the evaluation of the run did."""
         from tutelage.multilabel.data.images import BadImage, read_image
-        from tutelage.multilabel.data.transforms import squish
+        from tutelage.multilabel.data.transforms import resize_square
 
         try:
             image = read_image(path)
         except BadImage as error:
             raise Unreadable(str(error)) from None
-        return np.asarray(squish(image, resolution=self._network.resolution).permute(1, 2, 0))
+        return np.asarray(resize_square(image, resolution=self._network.resolution).permute(1, 2, 0))
 
     def look(self, images: list[Pixels], *, cams: bool) -> Looked:
         """Classify a batch, and draw the map of each label where ``cams`` is on."""

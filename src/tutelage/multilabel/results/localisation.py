@@ -1,6 +1,6 @@
 """Do class activation maps point at the objects? Two scores, where a data set has boxes.
 
-Maps are compared with boxes as fractions of the whole picture, so the picture must have been squished, not cropped.
+Maps are compared with boxes as fractions of the whole picture, so it must have been resized whole, not cropped.
 """
 
 # B batch, K labels, H W map, G grid, P pairs of a picture and a label that has boxes in it
