@@ -34,10 +34,12 @@ from tutelage.core.build import build
 from tutelage.core.callbacks import NanGuard, StepSeed
 from tutelage.core.curves import CurvesLogger
 from tutelage.multilabel.data.source import Batch
+from tutelage.multilabel.methods.maps.cam_kd import CamKD
+from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
 from tutelage.multilabel.teacher import Teacher
-from tutelage.multilabel.weight import Weight, Weighting
+from tutelage.multilabel.terms import TermSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_LABELS = 80
@@ -61,9 +63,15 @@ def main() -> None:
     module = Distillation(
         network("student"),
         task_loss=build(cfg.loss),
-        method=build({"_target_": "tutelage.multilabel.methods.cam_kd.CamKD"}),
-        weight=Weight(Weighting()),
+        terms={"cam_kd": TermSpec(method=CamKD())},
         teacher=Teacher(network("teacher")),
+        data=DataInfo(
+            num_samples=batch,
+            label_names=tuple(str(number) for number in range(NUM_LABELS)),
+            positives_K=torch.ones(NUM_LABELS, dtype=torch.int64),
+            max_positives=NUM_LABELS,
+            batch_size=batch,
+        ),
         optim=build(cfg.optim),
     )
     ready = Batch(
@@ -137,7 +145,7 @@ class Paired(Callback):
 def floor_step(module: Distillation, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
     """Do what no distillation can leave out."""
     with torch.no_grad():
-        module._teacher[0].network(batch.images_BCHW)
+        module._teachers[0].network(batch.images_BCHW)
     loss: Tensor = module.task_loss(module.student(batch.images_BCHW).logits_BK, batch.target_BK)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

@@ -18,11 +18,11 @@ def test_calibration_is_the_ratio_of_sums_and_then_stands() -> None:
 
 
 def test_a_weight_that_is_given_is_kept() -> None:
-    assert weights(Weighting(weight=7.0), [(1.0, 4.0)] * 3) == [7.0] * 3
+    assert weights(Weighting(value=7.0), [(1.0, 4.0)] * 3) == [7.0] * 3
 
 
 def test_the_ramp_rises_to_the_weight() -> None:
-    assert weights(Weighting(weight=8.0, ramp_steps=4), [(1.0, 1.0)] * 6) == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+    assert weights(Weighting(value=8.0, ramp_steps=4), [(1.0, 1.0)] * 6) == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
 
 
 def test_identical_networks_have_no_ratio() -> None:

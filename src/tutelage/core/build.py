@@ -72,7 +72,8 @@ def check(config: Node, *, shared: Mapping[str, Callable[..., Any]] | None = Non
 
     Args:
         config: The whole config.
-        shared: For some nodes a second object whose keys lie among the node's; see :func:`split`.
+        shared: For some nodes a second object whose keys lie among the node's; see :func:`split`. ``method.*`` stands
+            for every child of ``method``.
 
     Raises:
         ConfigError: As :func:`build` does, and for a value that the user must still give.
@@ -83,9 +84,10 @@ def check(config: Node, *, shared: Mapping[str, Callable[..., Any]] | None = Non
     for where, node in _targets(_plain(config), ""):
         values = {key: value for key, value in node.items() if key != "_target_"}
         target = _locate(node["_target_"], where)
-        if shared is not None and where in shared:
-            names = inspect.signature(shared[where]).parameters
-            _bind(shared[where], {key: value for key, value in values.items() if key in names}, where=where)
+        part = (shared or {}).get(where) or (shared or {}).get(f"{where.rpartition('.')[0]}.*")
+        if part is not None:
+            names = inspect.signature(part).parameters
+            _bind(part, {key: value for key, value in values.items() if key in names}, where=where)
             values = {key: value for key, value in values.items() if key not in names}
             _bind(target, values, where=where, also=names)
         else:

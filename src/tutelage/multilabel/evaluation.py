@@ -37,8 +37,8 @@ class Scoring(LightningModule):
         super().__init__()
         self.network = network
         self.split = datamodule.source.split("test")
-        self.scores = MultilabelScores(num_labels=network.shows.num_labels)
-        self.localisation = Localisation(num_labels=network.shows.num_labels)
+        self.scores = MultilabelScores(num_labels=network.shape.num_labels)
+        self.localisation = Localisation(num_labels=network.shape.num_labels)
         self.has_boxes = any(self.split.boxes(index) is not None for index in range(len(self.split.ids)))
         self.reads: frozenset[Field] = frozenset({"cams_BKHW"}) if self.has_boxes else frozenset()
 

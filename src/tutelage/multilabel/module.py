@@ -1,7 +1,8 @@
-"""The Lightning module of distillation: forward, method, log."""
+"""The Lightning module of distillation: forward, terms, log."""
 
 # B batch, K labels
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,24 +12,25 @@ from torch import Tensor, nn
 from tutelage.core.optim import Optim
 from tutelage.multilabel.data.source import Batch
 from tutelage.multilabel.losses import TaskLoss
-from tutelage.multilabel.methods.method import Method
+from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.metrics import MultilabelScores
 from tutelage.multilabel.networks.network import Network
+from tutelage.multilabel.networks.output import Field, NetOutput
 from tutelage.multilabel.teacher import Teacher
-from tutelage.multilabel.weight import Weight
+from tutelage.multilabel.terms import Term, TermSpec
 
 
 class Distillation(LightningModule):
-    """A student that learns from labels and, through a method, from a frozen teacher."""
+    """A student that learns from labels and, through methods, from a frozen teacher."""
 
     def __init__(
         self,
         student: Network,
         *,
         task_loss: TaskLoss,
-        method: Method,
-        weight: Weight,
+        terms: Mapping[str, TermSpec],
         teacher: Teacher | None,
+        data: DataInfo,
         optim: Optim,
         compile: bool = False,
     ) -> None:
@@ -37,46 +39,56 @@ class Distillation(LightningModule):
         Args:
             student: Trained.
             task_loss: On the labels.
-            method: On what both networks show.
-            weight: λ of the method's losses.
-            teacher: Kept outside the module tree; None where the method reads nothing.
-            optim: Of the student and of what the method learns.
-            compile: Compile the student's forward; the teacher is compiled apart (timm issue 2693: together they
+            terms: By name.
+            teacher: Kept outside the module tree; None where no method reads anything.
+            data: For what methods learn.
+            optim: Of the student and of what the methods learn.
+            compile: Compile the student's backbone; the teacher is compiled apart (timm issue 2693: together they
                 lose 40 % of the speed).
         """
         super().__init__()
-        self.student, self.method, self.weight = student, method, weight
         self.task_loss, self.optim = task_loss, optim
         # In a list: a module attribute would be saved, moved, optimised and synchronised with the student.
-        self._teacher = [teacher] if teacher is not None else []
-        self.val_scores = MultilabelScores(num_labels=student.shows.num_labels)
-        self._forward: Any = torch.compile(student) if compile else student
+        self._teachers = [teacher] if teacher is not None else []
         if teacher is not None:
-            method.match(student=student.shows, teacher=teacher.network.shows)
+            for spec in terms.values():
+                student = spec.method.setup(student, teacher.network, data) or student
+        self.student = student
+        self.terms = nn.ModuleDict({name: Term(spec) for name, spec in terms.items() if spec.method.teacher_reads})
+        self.student_reads = _union(spec.method.student_reads for spec in terms.values())
+        self.teacher_reads = _union(spec.method.teacher_reads for spec in terms.values())
+        self.val_scores = MultilabelScores(num_labels=student.shape.num_labels)
+        if compile:
+            student.compile_backbone()
 
     def on_fit_start(self) -> None:
-        for teacher in self._teacher:
+        for teacher in self._teachers:
             teacher.to(self.device)
+        for term in self.terms.values():
+            assert isinstance(term, Term)
+            if term.method.calibrates and not term.calibrated:
+                with torch.no_grad():
+                    term.method.calibrate(self._teacher_on_training_set(term.method.teacher_reads))
+                term.calibrated.fill_(True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reads = self.method.reads
         # First, while the student holds no activations: on a CPU the other order costs a seventh of the step.
-        taught = [teacher(batch.images_BCHW, reads=reads) for teacher in self._teacher]
-        shown = self._forward(batch.images_BCHW, reads=reads)
-        loss: Tensor = self.task_loss(shown.logits_BK, batch.target_BK)
-        logged = {"train/task": loss.detach()}
-        for teacher_shown in taught:
-            named = self.method(shown, teacher_shown, batch.target_BK)
-            method_loss = torch.stack(list(named.values())).sum()
-            weight = self.weight(loss, method_loss)
-            loss = loss + weight * method_loss
-            logged |= {f"train/{name}": value.detach() for name, value in named.items()}
-            logged["train/weight"] = weight
+        teacher_outs = [teacher(batch, reads=self.teacher_reads) for teacher in self._teachers]
+        student_out = self.student(batch.images_BCHW, reads=self.student_reads)
+        task_loss: Tensor = self.task_loss(student_out.logits_BK, batch.target_BK)
+        loss, logged = task_loss, {"train/task": task_loss.detach()}
+        for teacher_out in teacher_outs:
+            progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            for name, term in self.terms.items():
+                weighted, named = term(task_loss, student_out, teacher_out, batch, progress=progress)
+                loss = loss + weighted
+                prefix = f"train/{name}" if len(self.terms) > 1 else "train"
+                logged |= {f"{prefix}/{key}": value for key, value in named.items()}
         self.log_dict({**logged, "train/loss": loss.detach()})
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits_BK = self._forward(batch.images_BCHW, reads=frozenset()).logits_BK
+        logits_BK = self.student(batch.images_BCHW).logits_BK
         self.val_scores.update(logits_BK, batch.target_BK, batch.index_B)
 
     def on_validation_epoch_end(self) -> None:
@@ -85,7 +97,19 @@ class Distillation(LightningModule):
         self.val_scores.reset()
 
     def configure_optimizers(self) -> Any:
-        parts = nn.ModuleDict({"student": self.student, "method": self.method})
+        parts = nn.ModuleDict({"student": self.student, "terms": self.terms})
         head = [f"student.{name}" for name in self.student.head_parameter_names()]
         total_steps = int(self.trainer.estimated_stepping_batches)
         return self.optim.configure(parts.named_parameters(), total_steps=total_steps, head=head)
+
+    def _teacher_on_training_set(self, reads: frozenset[Field]) -> Iterator[tuple[NetOutput, Batch]]:
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        for batch in datamodule.calibration_dataloader():
+            moved = self.trainer.strategy.batch_to_device(datamodule.on_before_batch_transfer(batch, 0))
+            assert isinstance(moved, Batch)
+            for teacher in self._teachers:
+                yield teacher(moved, reads=reads), moved
+
+
+def _union(reads: Iterable[frozenset[Field]]) -> frozenset[Field]:
+    return frozenset[Field]().union(*reads)

@@ -28,11 +28,11 @@ from tutelage.multilabel import teacher
 from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, scored
-from tutelage.multilabel.methods.method import Method
+from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
 from tutelage.multilabel.results import comparison, report
-from tutelage.multilabel.weight import Weight, Weighting
+from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
 
 
 class MultilabelTask(Task):
@@ -41,23 +41,22 @@ class MultilabelTask(Task):
     monitor = "val/mAP"
     mode = "max"
     headline = ("test/mAP", "test/CF1", "test/OF1", "teacher/test/mAP", "time/train_s")
-    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": LoaderConfig, "method": Weighting}
+    shared: ClassVar[Mapping[str, Callable[..., Any]]] = {
+        "data": LoaderConfig,
+        "method": TermOptions,
+        "method.*": TermOptions,
+    }
 
     def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
         super().__init__(cfg=cfg, folder=folder)
         self.loading, source_node = split(cfg.data, LoaderConfig, where="data")
         self.source: Source = build(source_node, where="data")
-        self.weighting, self.method_node = split(cfg.method, Weighting, where="method")
         self.pair: Pair = build(cfg.model, where="model")
         self.teacher_folder: Path | None = None  # of a teacher that was trained here; known after prepare
 
     def check(self) -> None:
-        if self.method.labels == "single" and not self.weighting.force_softmax:
-            raise ConfigError(
-                "method",
-                f"{type(self.method).__name__} is made for single labels: it takes a softmax over them",
-                "choose a method for several labels, or insist with method.force_softmax=true",
-            )
+        for term in self.terms.values():
+            check_softmax(term)
         if len(self.source.label_names) < 2:
             raise ConfigError(
                 "data",
@@ -70,13 +69,13 @@ class MultilabelTask(Task):
             check_labels(Path(self.pair.teacher.checkpoint), self.source.label_names)
 
     @cached_property
-    def method(self) -> Method:
-        method: Method = build(self.method_node, where="method")
-        return method
+    def terms(self) -> dict[str, TermSpec]:
+        """The terms of the loss beside the task's, by name."""
+        return build_terms(self.cfg.method)
 
     @property
     def needs_teacher(self) -> bool:
-        return bool(self.method.reads)
+        return any(term.method.teacher_reads for term in self.terms.values())
 
     def prepare(self) -> None:
         if self.needs_teacher and self.pair.teacher.checkpoint is None:
@@ -89,15 +88,15 @@ class MultilabelTask(Task):
     def module(self, datamodule: LightningDataModule) -> Distillation:
         student = self._network("student")
         if self.pair.student.checkpoint is None:
-            student.start_at(label_shares(self.source.split("train").targets_NK))
+            student.init_head_bias(label_shares(self.source.split("train").targets_NK))
         return Distillation(
             student,
             task_loss=build(self.cfg.loss, where="loss"),
-            method=self.method,
-            weight=Weight(self.weighting),
+            terms=self.terms,
             teacher=teacher.Teacher(self.teacher_network, compile=self.cfg.trainer.compile)
             if self.needs_teacher
             else None,
+            data=data_info(self.source, batch_size=self.loading.batch_size),
             optim=_optim(self.cfg.optim),
             compile=self.cfg.trainer.compile,
         )
@@ -187,6 +186,18 @@ class MultilabelTask(Task):
 def _optim(node: DictConfig) -> Optim:
     optim: Optim = build(node, where="optim")
     return optim
+
+
+def data_info(source: Source, *, batch_size: int) -> DataInfo:
+    """Sum up the training data for methods."""
+    present_NK = source.split("train").targets_NK == PRESENT
+    return DataInfo(
+        num_samples=len(present_NK),
+        label_names=source.label_names,
+        positives_K=torch.from_numpy(present_NK.sum(axis=0)),
+        max_positives=int(present_NK.sum(axis=1).max(initial=0)),
+        batch_size=batch_size,
+    )
 
 
 def label_shares(targets_NK: NDArray[np.int8]) -> Tensor:

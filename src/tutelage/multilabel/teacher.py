@@ -14,6 +14,7 @@ from torch import Tensor
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.run import train
 from tutelage.core.store import Store
+from tutelage.multilabel.data.source import Batch
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field, NetOutput
 
@@ -31,16 +32,21 @@ class Teacher:
 
     def __init__(self, network: Network, *, compile: bool = False) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._forward: Any = torch.compile(network) if compile else network
+        if compile:
+            self.network.compile_backbone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
+        """Return the same teacher: who averages a student's weights copies the whole module."""
+        return self
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
 
     @torch.no_grad()
-    def __call__(self, images_BCHW: Tensor, *, reads: frozenset[Field]) -> NetOutput:
+    def __call__(self, batch: Batch, *, reads: frozenset[Field]) -> NetOutput:
         """Show a batch. The network applies its own resolution and normalisation."""
-        shown: NetOutput = self._forward(images_BCHW, reads=reads)
-        return shown
+        output: NetOutput = self.network(batch.images_BCHW, reads=reads)
+        return output
 
 
 def train_teacher(cfg: DictConfig, *, store: Store, fingerprint: str) -> Path:
@@ -55,7 +61,7 @@ def train_teacher(cfg: DictConfig, *, store: Store, fingerprint: str) -> Path:
         The run folder of the finished teacher.
     """
     own = teacher_config(cfg)
-    inputs = what_makes_a_teacher(own, fingerprint=fingerprint)
+    inputs = teacher_key(own, fingerprint=fingerprint)
 
     def build(folder: Path) -> None:
         print(f"First the teacher, {own.model.student.name} (kept in {folder.with_suffix('')} for the next time)")
@@ -80,7 +86,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     return own
 
 
-def what_makes_a_teacher(own: DictConfig, *, fingerprint: str) -> dict[str, Any]:
+def teacher_key(own: DictConfig, *, fingerprint: str) -> dict[str, Any]:
     """Return the inputs that a teacher's weights depend on, and nothing else."""
     plain: Mapping[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
     unimportant = {"progress_bar", "log_every_n_steps", "checkpoint_every_n_steps", "threads", "compile"}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tutelage.multilabel.networks.cam import grad_cam, linear_cam
+from tutelage.multilabel.networks.cam import all_labels, chosen_linear_cam, linear_cam, with_grad_cams
 from tutelage.multilabel.networks.output import NetOutput
 
 
@@ -22,9 +22,8 @@ def as_it_is(map_BCHW: Tensor) -> Tensor:
 def maps_of(
     scores: Callable[[Tensor], Tensor], seen: Tensor, *, to_map: Callable[[Tensor], Tensor] = as_it_is
 ) -> Tensor:
-    cams_BKHW = grad_cam(lambda features: NetOutput(scores(features)), seen, to_map=to_map).cams_BKHW
-    assert cams_BKHW is not None
-    return cams_BKHW
+    output, maps = with_grad_cams(lambda features: NetOutput(scores(features)), seen, to_map=to_map)
+    return maps(all_labels(output.logits_BK))
 
 
 def test_linear_cam_is_the_weighted_sum_of_channels() -> None:
@@ -92,3 +91,14 @@ def test_grad_cam_works_where_gradients_are_off() -> None:
         found = maps_of(scores, torch.tensor(map_BCHW.tolist()))
     torch.testing.assert_close(found.clone(), expected)
     assert classifier.weight.grad is None
+
+
+def test_maps_of_chosen_labels_are_those_of_all() -> None:
+    map_BCHW, labels_BL = features(2, 3, 4, 5), torch.tensor([[5, 0], [1, 1]])
+    classifier = nn.Linear(3, 6)
+    expected = torch.stack([linear_cam(map_BCHW, classifier.weight)[image, labels_BL[image]] for image in range(2)])
+    torch.testing.assert_close(chosen_linear_cam(map_BCHW, classifier.weight, labels_BL), expected)
+    _, maps = with_grad_cams(lambda seen: NetOutput(classifier(seen.mean((2, 3)))), map_BCHW, to_map=as_it_is)
+    torch.testing.assert_close(maps(labels_BL), expected)
+    whole = NetOutput(torch.zeros(2, 6), cams_BKHW=linear_cam(map_BCHW, classifier.weight))
+    torch.testing.assert_close(whole.chosen_cams(labels_BL), expected)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.networks.heads import Csra, Gmp, Head, Linear, Lse, MlDecoder, Mlp, Widths
+from tutelage.multilabel.networks.heads import Csra, FeatureDims, Gmp, Head, Linear, Lse, MlDecoder, Mlp
 from tutelage.multilabel.networks.output import Field
 
 READS: frozenset[Field] = frozenset({"cams_BKHW", "label_embeddings_BKD"})
@@ -29,13 +29,16 @@ class MapFeatures:
     def pooled(self) -> Tensor:
         return self.map_BCHW.mean((2, 3))
 
-    def located(self) -> Tensor:
+    def spatial_features(self) -> Tensor:
+        return self.map_BCHW
+
+    def feature_map(self) -> Tensor:
         return self.map_BCHW
 
 
 def make(kind: type[Head], **settings: Any) -> Head:
     torch.manual_seed(0)
-    return kind(widths=Widths(CHANNELS, CHANNELS), num_labels=LABELS, **settings).eval()
+    return kind(dims=FeatureDims(CHANNELS, CHANNELS), num_labels=LABELS, **settings).eval()
 
 
 def heads() -> list[Head]:
@@ -106,7 +109,7 @@ def test_the_bias_is_added_at_last(head: Head) -> None:
 
 
 def test_linear_by_hand() -> None:
-    head = Linear(widths=Widths(2, 2), num_labels=1)
+    head = Linear(dims=FeatureDims(2, 2), num_labels=1)
     with torch.no_grad():
         head.classifier.weight.copy_(torch.tensor([[1.0, -2.0]]))
         head.classifier.bias.fill_(0.5)

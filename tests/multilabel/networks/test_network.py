@@ -64,11 +64,11 @@ def test_a_new_head_starts_at_the_labels_shares() -> None:
     network = make()
     with torch.no_grad():
         network.head.classifier.weight.zero_()
-    network.start_at(share_K)
+    network.init_head_bias(share_K)
     torch.testing.assert_close(look(network, images()).logits_BK.sigmoid(), share_K.expand(2, -1))
     without_bias = make(head={"_target_": "tutelage.multilabel.networks.heads.Csra", "heads": 1, "weight": 0.1})
     before = look(without_bias, images()).logits_BK
-    without_bias.start_at(share_K)
+    without_bias.init_head_bias(share_K)
     assert torch.equal(look(without_bias, images()).logits_BK, before)
 
 
@@ -90,9 +90,9 @@ def test_families_are_laid_out_alike(name: str) -> None:
     network = make(name)
     shown = look(network, images(), ALL)
     assert shown.logits_BK.shape == (2, LABELS)
-    assert shown.cams_BKHW.shape == (2, LABELS, *grid) and network.shows.grid == grid
-    assert shown.embedding_BC.shape == (2, embedding_dim) and network.shows.embedding_dim == embedding_dim
-    assert tuple(stage.shape[1] for stage in shown.stages) == network.shows.stage_channels
+    assert shown.cams_BKHW.shape == (2, LABELS, *grid) and network.shape.grid == grid
+    assert shown.embedding_BC.shape == (2, embedding_dim) and network.shape.embedding_dim == embedding_dim
+    assert tuple(stage.shape[1] for stage in shown.stages) == network.shape.stage_channels
     assert 4 <= len(shown.stages) <= 6
     sides = [stage.shape[2] for stage in shown.stages]
     assert sides == sorted(sides, reverse=True) and sides[-1] == grid[0]
@@ -158,7 +158,7 @@ def test_a_network_sees_its_own_resolution() -> None:
     spec = NetworkSpec(name="resnet10t", weights="none", resolution=96)
     larger = build_network(spec, num_labels=LABELS, head=LINEAR, resolution=64, where="model.teacher").eval()
     shown = look(larger, images(64), CAMS)
-    assert shown.cams_BKHW.shape[2:] == (3, 3) == larger.shows.grid
+    assert shown.cams_BKHW.shape[2:] == (3, 3) == larger.shape.grid
     resized = functional.interpolate(images(64) / 255, (96, 96), mode="bilinear", antialias=True)
     torch.testing.assert_close(look(larger, resized).logits_BK, shown.logits_BK)
 
@@ -235,7 +235,7 @@ def test_memory_layout_is_chosen_by_family(name: str, expected: bool) -> None:
 
 
 def test_output_stride_makes_finer_maps() -> None:
-    assert make(output_stride=8).shows.grid == (8, 8)
+    assert make(output_stride=8).shape.grid == (8, 8)
     with pytest.raises(ConfigError, match=r"model\.student\.output_stride"):
         make("vit_tiny_patch16_224", output_stride=8)
 
@@ -263,8 +263,8 @@ def test_heads_that_pool_themselves_work_on_any_backbone(name: str, head: str) -
     node = {"_target_": f"tutelage.multilabel.networks.heads.{head}"} | (settings if head == "MlDecoder" else {})
     network = make(name, head=node)
     shown = look(network, images(), ALL)
-    assert shown.cams_BKHW.shape == (2, LABELS, *network.shows.grid)
-    assert network.shows.label_embedding_dim == (16 if head == "MlDecoder" else None)
+    assert shown.cams_BKHW.shape == (2, LABELS, *network.shape.grid)
+    assert network.shape.label_embedding_dim == (16 if head == "MlDecoder" else None)
 
 
 def test_head_parameter_names() -> None:
@@ -286,6 +286,76 @@ def test_compiles_without_a_break() -> None:
     torch.testing.assert_close(shown.logits_BK, expected.logits_BK)
     torch.testing.assert_close(shown.cams_BKHW, expected.cams_BKHW)
     assert len(shown.stages) == len(expected.stages)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "repvgg_a0", "tresnet_m"])
+def test_a_stage_before_its_activation_is_at_hand(name: str) -> None:
+    network = make(name)
+    for norm in network.stage_norms():
+        assert norm is not None
+        nn.init.normal_(norm.bias)
+        nn.init.ones_(norm.weight)  # timm begins residual branches at 0
+    inputs = network.stage_inputs()
+    network.watch([watched for watched in inputs if watched is not None])
+    shown = look(network, images(), frozenset({"stages"}))
+    assert len(inputs) == len(shown.stages) and None not in inputs
+    for watched, stage_BCHW in zip(inputs, shown.stages, strict=True):
+        assert watched is not None and shown.features[watched].min() < 0
+        positive = stage_BCHW > 0  # TResNet's stem has a leaky ReLU
+        torch.testing.assert_close(shown.features[watched][positive], stage_BCHW[positive])
+        assert (shown.features[watched][~positive] <= 0).all()
+
+
+def test_the_norm_of_a_stage_is_the_last_of_its_main_path() -> None:
+    network = make("resnet18")
+    assert [norm and norm.num_features for norm in network.stage_norms()] == [64, 64, 128, 256, 512]
+    assert network.stage_norms()[4] is network.backbone.layer4[1].bn2
+    assert make("resnet50").anatomy.stages[1].norm == "layer1.2.bn3"
+    assert make("mobilenetv2_100").stage_inputs()[-1] is None  # linear bottlenecks end without an activation
+    assert set(make("convnext_atto").stage_norms()) == {None}
+    assert set(make("swin_tiny_patch4_window7_224").stage_inputs()) == {None}
+
+
+def test_tokens_of_any_block_can_be_watched() -> None:
+    network = make("vit_tiny_patch16_224")
+    network.watch(["blocks.0", "blocks.11"])
+    shown = look(network, images())
+    assert {name: tuple(value.shape) for name, value in shown.features.items()} == {
+        "blocks.0": (2, 17, 192),
+        "blocks.11": (2, 17, 192),
+    }
+    assert (network.shape.kind, network.shape.num_prefix_tokens) == ("transformer", 1)
+    with pytest.raises(KeyError):
+        network.watch(["blocks.12"])
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
+def test_the_head_on_the_last_map_gives_the_logits(name: str) -> None:
+    network = make(name)
+    shown = look(network, images(), frozenset({"feature_map_BCHW"}))
+    assert shown.feature_map_BCHW is not None
+    assert shown.feature_map_BCHW.shape == (2, network.shape.map_channels, *network.shape.grid)
+    with torch.no_grad():
+        torch.testing.assert_close(network.classify_map(shown.feature_map_BCHW).logits_BK, shown.logits_BK)
+
+
+@pytest.mark.parametrize("head", ["Linear", "Gmp", "MlDecoder"])
+def test_grad_cams_of_chosen_labels_come_from_any_head(head: str) -> None:
+    settings: dict[str, Any] = {"_target_": f"tutelage.multilabel.networks.heads.{head}"}
+    if head == "MlDecoder":
+        settings |= {"groups": None, "channels": 16, "attention_heads": 2, "feedforward": 16, "dropout": 0.0}
+    network, labels_BL = make(head=settings), torch.tensor([[1], [3]])
+    shown = network(images(), reads=frozenset({"grad_cams", "label_cams"}))
+    maps_BLHW = shown.grad_cams(labels_BL)
+    assert maps_BLHW.shape == (2, 1, 2, 2) and shown.chosen_cams(labels_BL).shape == (2, 1, 2, 2)
+    if head == "Linear":  # then both are one
+        torch.testing.assert_close(maps_BLHW, shown.chosen_cams(labels_BL), rtol=1e-4, atol=1e-5)
+    maps_BLHW.square().sum().backward()
+    assert next(network.backbone.parameters()).grad is not None
+    # Of a teacher, whose gradients are off, they are the same without gradient.
+    teacher_BLHW = look(network, images(), frozenset({"grad_cams"})).grad_cams(labels_BL)
+    assert not teacher_BLHW.requires_grad
+    torch.testing.assert_close(teacher_BLHW, maps_BLHW.detach())
 
 
 def test_an_unknown_name_is_refused_with_near_ones() -> None:

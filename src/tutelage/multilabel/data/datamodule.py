@@ -80,6 +80,14 @@ class MultilabelDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader("test")
 
+    def calibration_dataloader(self) -> DataLoader[Any]:
+        """Every training sample once, in order, as at evaluation, the same on every process."""
+        dataset = self._dataset("train", None)
+        batches = EvalBatches(len(dataset), batch_size=self.loading.batch_size)
+        return make_loader(
+            dataset, batches=batches, collate=collate, workers=self._workers(), pin_memory=self._pin_memory()
+        )
+
     def evaluation_images(self, name: SplitName, indices: Sequence[int]) -> Tensor:
         """Return some pictures as the networks see them at evaluation: uint8 [len(indices), 3, R, R], on the CPU.
 

@@ -1,1 +1,1 @@
-"""Distillation methods, one file each."""
+"""Distillation methods, one file each, in a folder for what they match."""

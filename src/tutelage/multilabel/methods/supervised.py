@@ -6,5 +6,4 @@ from tutelage.multilabel.methods.method import Method
 class Supervised(Method):
     """Learns from the labels only. Reads nothing of a teacher, so none is trained or loaded."""
 
-    reads = frozenset()
     labels = "any"

@@ -12,6 +12,7 @@ activation maps are exact.
 import difflib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -47,6 +48,26 @@ class Backbone(nn.Module, ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One of a backbone's stages.
+
+    Attributes:
+        index: Which of timm's intermediates it is.
+        channels: Of its feature map.
+        grid: Height and width of its feature map.
+        activation: The module of the backbone whose output it is, a ReLU or the like; its input is the stage before
+            the activation. None where a sum, a norm or a convolution comes last.
+        norm: The last batch norm of the stage's main path (not of a shortcut); None where it has none.
+    """
+
+    index: int
+    channels: int
+    grid: tuple[int, int]
+    activation: str | None
+    norm: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Anatomy:
     """What a probe of the backbone at its resolution found.
 
@@ -61,8 +82,7 @@ class Anatomy:
             map itself stands for it.
         exact: The mean of the locations is the pooled embedding.
         map_is_pooled: The embedding depends on the map. A ViT's may be a token of its own.
-        stage_indices: Which of timm's intermediates are the stages.
-        stage_channels: Their channels, shallow to deep; empty where timm cannot give them.
+        stages: Shallow to deep; empty where timm cannot give them.
     """
 
     layout: Layout
@@ -73,8 +93,7 @@ class Anatomy:
     locating: Literal["same", "each", "never"]
     exact: bool
     map_is_pooled: bool
-    stage_indices: tuple[int, ...]
-    stage_channels: tuple[int, ...]
+    stages: tuple[Stage, ...]
 
     @property
     def location_channels(self) -> int:
@@ -141,7 +160,7 @@ def probe(model: Backbone, *, resolution: int, where: str) -> Anatomy:
             raw = torch.randn(raw.shape, generator=generator)
             embedding_BC, has_batch_norm = _watched_head(model, raw)
             map_BCHW = to_map(raw, layout=layout, prefix=prefix, grid=grid)
-            stage_indices, stage_channels = _stages(model, pixels)
+            stages = _stages(model, pixels)
             anatomy = Anatomy(
                 layout=layout,
                 prefix=prefix,
@@ -151,18 +170,17 @@ def probe(model: Backbone, *, resolution: int, where: str) -> Anatomy:
                 locating="each",
                 exact=False,
                 map_is_pooled=_map_is_pooled(model, raw, embedding_BC, prefix=prefix),
-                stage_indices=stage_indices,
-                stage_channels=stage_channels,
+                stages=stages,
             )
-            located_BCHW = None if has_batch_norm else _try_locations(model, raw, anatomy)
+            spatial_BCHW = None if has_batch_norm else _try_locations(model, raw, anatomy)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise _wrong_size(type(model).__name__, resolution, error, where) from None
     finally:
         model.train(training)
-    if located_BCHW is None:
+    if spatial_BCHW is None:
         return replace(anatomy, locating="never")
-    same = located_BCHW.shape == map_BCHW.shape and torch.allclose(located_BCHW, map_BCHW, atol=1e-6)
-    exact = torch.allclose(located_BCHW.mean((2, 3)), embedding_BC, atol=1e-5)
+    same = spatial_BCHW.shape == map_BCHW.shape and torch.allclose(spatial_BCHW, map_BCHW, atol=1e-6)
+    exact = torch.allclose(spatial_BCHW.mean((2, 3)), embedding_BC, atol=1e-5)
     return replace(anatomy, locating="same" if same else "each", exact=exact)
 
 
@@ -174,6 +192,15 @@ def to_map(raw: Tensor, *, layout: Layout, prefix: int, grid: tuple[int, int]) -
         return raw.permute(0, 3, 1, 2)
     patches_BNC = raw[:, prefix:]
     return patches_BNC.transpose(1, 2).reshape(patches_BNC.shape[0], patches_BNC.shape[2], *grid)
+
+
+def from_map(map_BCHW: Tensor, *, layout: Layout) -> Tensor:
+    """Lay a map [B, C, H, W] out as ``forward_features`` returns it; of tokens, patches without class tokens."""
+    if layout == "nchw":
+        return map_BCHW
+    if layout == "nhwc":
+        return map_BCHW.permute(0, 2, 3, 1)
+    return map_BCHW.flatten(2).transpose(1, 2)
 
 
 def locations(model: Backbone, raw: Tensor, anatomy: Anatomy) -> Tensor:
@@ -291,15 +318,50 @@ def _try_locations(model: Backbone, raw: Tensor, anatomy: Anatomy) -> Tensor | N
     return found if found.shape == expected else None
 
 
-def _stages(model: Backbone, pixels_BCHW: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _stages(model: Backbone, pixels_BCHW: Tensor) -> tuple[Stage, ...]:
+    called: list[tuple[str, nn.Module, Tensor]] = []  # in the order in which they finish
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, _, output: called.append((name, module, output)) if isinstance(output, Tensor) else None
+
+    hooks = [
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.Identity)
+    ]
     try:
         _, found = model.forward_intermediates(pixels_BCHW, indices=None, norm=False, output_fmt="NCHW")
     except (AttributeError, TypeError):  # timm has no intermediates of this network
-        return (), ()
+        return ()
+    finally:
+        for hook in hooks:
+            hook.remove()
     # A ViT lists every block: four, evenly spaced to the last, are its stages.
     count = len(found)
     indices = tuple(range(count)) if count <= 6 else tuple(round(count * part / 4) - 1 for part in range(1, 5))
-    return indices, tuple(found[index].shape[1] for index in indices)
+    stages, begin = [], 0
+    for index in indices:
+        # Sums and activations are written in place, so of the modules with this very tensor as output the last counts.
+        ends = [place for place, (*_, output) in enumerate(called) if output is found[index]]
+        end = ends[-1] + 1 if ends else begin
+        leaves = [called[place] for place in ends if next(called[place][1].children(), None) is None]
+        activation = leaves[-1][0] if leaves and is_activation(leaves[-1][1]) else None
+        norms = [
+            name
+            for name, module, _ in called[begin:end]
+            if isinstance(module, _BatchNorm) and not any(word in name for word in ("downsample", "shortcut"))
+        ]
+        grid = (found[index].shape[2], found[index].shape[3])
+        stages.append(Stage(index, found[index].shape[1], grid, activation, norms[-1] if norms else None))
+        begin = end
+    return tuple(stages)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Say whether a module is one of torch's or timm's activation functions."""
+    kind = type(module)
+    here = kind.__module__ in ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+    return here and not isinstance(module, nn.MultiheadAttention)
 
 
 def _wrong_size(name: str, resolution: int, error: Exception, where: str) -> ConfigError:

@@ -1,6 +1,6 @@
 """Class activation maps as pure functions."""
 
-# B batch, K labels, C channels, H W map
+# B batch, K labels, L chosen labels, C channels, H W map
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.multilabel.networks.output import NetOutput
+from tutelage.multilabel.networks.output import ChosenMaps, NetOutput
 
 
 def linear_cam(features_BCHW: Tensor, weight_KC: Tensor) -> Tensor:
@@ -20,11 +20,18 @@ def linear_cam(features_BCHW: Tensor, weight_KC: Tensor) -> Tensor:
     return functional.conv2d(features_BCHW, weight_KC[:, :, None, None])
 
 
-def grad_cam(head: Callable[[Tensor], NetOutput], features: Tensor, *, to_map: Callable[[Tensor], Tensor]) -> NetOutput:
-    """Run a head once, and weigh channels by each label's gradient (Grad-CAM, ICCV 2017), without the ReLU.
+def chosen_linear_cam(features_BCHW: Tensor, weight_KC: Tensor, labels_BL: Tensor) -> Tensor:
+    """Make the maps [B, L, H, W] of :func:`linear_cam` for some labels of each image, and no others."""
+    return torch.einsum("bchw,blc->blhw", features_BCHW, weight_KC[labels_BL])
 
-    The gradients are summed over locations, where the paper takes their mean, so that for global average pooling and
-    a linear layer the map is :func:`linear_cam` itself.
+
+def with_grad_cams(
+    head: Callable[[Tensor], NetOutput], features: Tensor, *, to_map: Callable[[Tensor], Tensor]
+) -> tuple[NetOutput, ChosenMaps]:
+    """Run a head once, so that Grad-CAMs (ICCV 2017) of any labels can be made of it, without the ReLU.
+
+    Channels are weighed by a label's gradient, summed over locations, where the paper takes the mean, so that for
+    global average pooling and a linear layer the map is :func:`linear_cam` itself.
 
     The maps can be differentiated where gradients are on. Where they are off (a teacher, validation) they are computed
     all the same, and carry no gradient.
@@ -35,7 +42,7 @@ def grad_cam(head: Callable[[Tensor], NetOutput], features: Tensor, *, to_map: C
         to_map: Lays such features out as [B, C, H, W].
 
     Returns:
-        The head's output with maps [B, K, H, W].
+        The head's output, and a function from labels [B, L] to maps [B, L, H, W].
     """
     differentiable = torch.is_grad_enabled()
     # inference_mode(False): Lightning validates in inference mode, where no gradient can be had.
@@ -46,22 +53,20 @@ def grad_cam(head: Callable[[Tensor], NetOutput], features: Tensor, *, to_map: C
             features = features.detach().requires_grad_()
         output = head(features)
         logits_BK = output.logits_BK
-        batch, num_labels = logits_BK.shape
-        one_KBK = torch.eye(num_labels, dtype=logits_BK.dtype, device=logits_BK.device)[:, None].expand(-1, batch, -1)
-        (gradient_K,) = torch.autograd.grad(
-            logits_BK, features, one_KBK, is_grads_batched=True, retain_graph=True, create_graph=differentiable
-        )
-        weights_KBC = torch.vmap(to_map)(gradient_K).sum((3, 4))
-        output.cams_BKHW = torch.einsum("kbc,bchw->bkhw", weights_KBC, to_map(features))
-    return output if differentiable else _detached(output)
+
+    def maps(labels_BL: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            one_LBK = functional.one_hot(labels_BL.T, logits_BK.shape[1]).to(logits_BK.dtype)
+            (gradient_L,) = torch.autograd.grad(
+                logits_BK, features, one_LBK, is_grads_batched=True, retain_graph=True, create_graph=differentiable
+            )
+            weights_LBC = torch.vmap(to_map)(gradient_L).sum((3, 4))
+            maps_BLHW = torch.einsum("lbc,bchw->blhw", weights_LBC, to_map(features))
+        return maps_BLHW if differentiable else maps_BLHW.detach()
+
+    return (output if differentiable else output.detached()), maps
 
 
-def _detached(output: NetOutput) -> NetOutput:
-    embeddings = output.label_embeddings_BKD
-    return NetOutput(
-        logits_BK=output.logits_BK.detach(),
-        cams_BKHW=None if output.cams_BKHW is None else output.cams_BKHW.detach(),
-        stages=tuple(stage.detach() for stage in output.stages),
-        embedding_BC=None if output.embedding_BC is None else output.embedding_BC.detach(),
-        label_embeddings_BKD=None if embeddings is None else embeddings.detach(),
-    )
+def all_labels(logits_BK: Tensor) -> Tensor:
+    """Return every label of every image, as :meth:`NetOutput.chosen_cams` takes them."""
+    return torch.arange(logits_BK.shape[1], device=logits_BK.device).expand(logits_BK.shape)

@@ -72,7 +72,7 @@ def timm_arguments(network: Network) -> dict[str, Any]:
     options = creation_options(
         spec.name, resolution=network.resolution, output_stride=spec.output_stride, where="model.student"
     )
-    return {"model_name": spec.name, "num_classes": network.shows.num_labels, **options}
+    return {"model_name": spec.name, "num_classes": network.shape.num_labels, **options}
 
 
 def timm_state_dict(network: Network) -> dict[str, Tensor]:

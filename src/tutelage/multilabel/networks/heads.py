@@ -9,6 +9,7 @@ Each says what its maps are, and whether their mean plus a bias is the logits ex
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Protocol
 
 import torch
@@ -16,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.networks.cam import linear_cam
+from tutelage.multilabel.networks.cam import chosen_linear_cam, linear_cam
 from tutelage.multilabel.networks.output import Field, NetOutput
+
+# With maps of all labels, those of some are at hand too. Heads that make all maps for their logits give these.
+MAPS: frozenset[Field] = frozenset({"cams_BKHW", "label_cams"})
 
 
 @dataclass(frozen=True, slots=True)
-class Widths:
+class FeatureDims:
     """Channels of what a backbone hands to its head."""
 
     pooled: int
-    located: int
+    spatial: int
 
 
 class Features(Protocol):
@@ -34,12 +38,15 @@ class Features(Protocol):
     def pooled(self) -> Tensor:
         """Return the embedding [B, C] after the backbone's own pooling."""
 
-    def located(self) -> Tensor:
+    def spatial_features(self) -> Tensor:
         """Return the locations [B, C, H, W], each as the classifier would see it alone."""
+
+    def feature_map(self) -> Tensor:
+        """Return the backbone's last feature map [B, C, H, W], before pooling."""
 
 
 class Head(nn.Module, ABC):
-    """Turns features into logits and maps. Made with ``widths`` and ``num_labels`` beside its own settings.
+    """Turns features into logits and maps. Made with ``dims`` and ``num_labels`` beside its own settings.
 
     Attributes:
         pointwise: It sees the pooled embedding, and can be applied at each location. Other heads pool themselves.
@@ -68,15 +75,15 @@ class Linear(Head):
 
     pointwise = True
 
-    def __init__(self, *, widths: Widths, num_labels: int) -> None:
+    def __init__(self, *, dims: FeatureDims, num_labels: int) -> None:
         super().__init__()
-        self.classifier = nn.Linear(widths.pooled, num_labels)
+        self.classifier = nn.Linear(dims.pooled, num_labels)
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
-        logits_BK = self.classifier(features.pooled())
-        if "cams_BKHW" not in reads:
-            return NetOutput(logits_BK)
-        return NetOutput(logits_BK, cams_BKHW=linear_cam(features.located(), self.classifier.weight))
+        output = NetOutput(self.classifier(features.pooled()))
+        if reads & MAPS:
+            _add_maps(output, features.spatial_features(), self.classifier.weight, reads)
+        return output
 
     def bias(self) -> nn.Parameter:
         return self.classifier.bias
@@ -90,12 +97,12 @@ class Gmp(Head):
 
     pointwise = False
 
-    def __init__(self, *, widths: Widths, num_labels: int) -> None:
+    def __init__(self, *, dims: FeatureDims, num_labels: int) -> None:
         super().__init__()
-        self.classifier = nn.Linear(widths.located, num_labels)
+        self.classifier = nn.Linear(dims.spatial, num_labels)
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
-        cams_BKHW = linear_cam(features.located(), self.classifier.weight)
+        cams_BKHW = linear_cam(features.spatial_features(), self.classifier.weight)
         return _shown(cams_BKHW.amax((2, 3)) + self.classifier.bias, cams_BKHW, reads)
 
     def bias(self) -> nn.Parameter:
@@ -111,15 +118,15 @@ class Lse(Head):
 
     pointwise = False
 
-    def __init__(self, *, widths: Widths, num_labels: int, sharpness: float) -> None:
+    def __init__(self, *, dims: FeatureDims, num_labels: int, sharpness: float) -> None:
         super().__init__()
         if not sharpness > 0:
             raise ConfigError("head.sharpness", f"{sharpness} is not above 0", "for the mean choose head=linear")
-        self.classifier = nn.Linear(widths.located, num_labels)
+        self.classifier = nn.Linear(dims.spatial, num_labels)
         self.sharpness = sharpness
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
-        cams_BKHW = linear_cam(features.located(), self.classifier.weight)
+        cams_BKHW = linear_cam(features.spatial_features(), self.classifier.weight)
         scores_BKN = cams_BKHW.flatten(2)
         pooled_BK = (torch.logsumexp(scores_BKN * self.sharpness, 2) - math.log(scores_BKN.shape[2])) / self.sharpness
         return _shown(pooled_BK + self.classifier.bias, cams_BKHW, reads)
@@ -150,18 +157,18 @@ class Csra(Head):
         8: (1, 2, 3, 4, 5, 6, 7, math.inf),
     }
 
-    def __init__(self, *, widths: Widths, num_labels: int, heads: int, weight: float) -> None:
+    def __init__(self, *, dims: FeatureDims, num_labels: int, heads: int, weight: float) -> None:
         super().__init__()
         if heads not in self.TEMPERATURES:
             raise ConfigError("head.heads", f"no temperatures are published for {heads}", "choose 1, 2, 4, 6 or 8")
         self.temperatures = self.TEMPERATURES[heads]
         self.num_labels = num_labels
         self.weight = weight
-        self.classifier = nn.Linear(widths.located, heads * num_labels, bias=False)
+        self.classifier = nn.Linear(dims.spatial, heads * num_labels, bias=False)
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
         unit_KC = functional.normalize(self.classifier.weight, dim=1)
-        scores_BCHW = linear_cam(features.located(), unit_KC)
+        scores_BCHW = linear_cam(features.spatial_features(), unit_KC)
         batch, _, height, width = scores_BCHW.shape
         maps = (batch, self.num_labels, height, width)
         scores_RBKN = scores_BCHW.reshape(batch, -1, self.num_labels, height * width).transpose(0, 1)
@@ -187,18 +194,18 @@ class Mlp(Head):
 
     pointwise = True
 
-    def __init__(self, *, widths: Widths, num_labels: int, hidden: int) -> None:
+    def __init__(self, *, dims: FeatureDims, num_labels: int, hidden: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(widths.pooled, hidden)
+        self.hidden = nn.Linear(dims.pooled, hidden)
         self.classifier = nn.Linear(hidden, num_labels)
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
-        logits_BK = self.classifier(functional.gelu(self.hidden(features.pooled())))
-        if "cams_BKHW" not in reads:
-            return NetOutput(logits_BK)
-        located_BHWC = features.located().permute(0, 2, 3, 1)
-        hidden_BCHW = functional.gelu(self.hidden(located_BHWC)).permute(0, 3, 1, 2)
-        return NetOutput(logits_BK, cams_BKHW=linear_cam(hidden_BCHW, self.classifier.weight))
+        output = NetOutput(self.classifier(functional.gelu(self.hidden(features.pooled()))))
+        if reads & MAPS:
+            spatial_BHWC = features.spatial_features().permute(0, 2, 3, 1)
+            hidden_BCHW = functional.gelu(self.hidden(spatial_BHWC)).permute(0, 3, 1, 2)
+            _add_maps(output, hidden_BCHW, self.classifier.weight, reads)
+        return output
 
     def bias(self) -> nn.Parameter:
         return self.classifier.bias
@@ -221,7 +228,7 @@ class MlDecoder(Head):
     def __init__(
         self,
         *,
-        widths: Widths,
+        dims: FeatureDims,
         num_labels: int,
         groups: int | None,
         channels: int,
@@ -232,7 +239,7 @@ class MlDecoder(Head):
         """Make the decoder.
 
         Args:
-            widths: Of the backbone.
+            dims: Of the backbone.
             num_labels: Labels.
             groups: Queries; None for one a label.
             channels: Of queries and embeddings.
@@ -254,7 +261,7 @@ class MlDecoder(Head):
         self.label_embedding_dim = channels if groups == num_labels else None
         self.num_labels = num_labels
         self.labels_per_group = -(-num_labels // groups)
-        self.embed = nn.Linear(widths.located, channels)
+        self.embed = nn.Linear(dims.spatial, channels)
         # Fixed, as in the paper: learning them gained nothing.
         self.register_buffer("queries_GD", torch.randn(groups, channels))
         self.attention = nn.MultiheadAttention(channels, attention_heads, dropout=dropout, batch_first=True)
@@ -271,20 +278,20 @@ class MlDecoder(Head):
     queries_GD: Tensor
 
     def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
-        located_BCHW = features.located()
-        batch, _, height, width = located_BCHW.shape
-        memory_BND = functional.relu(self.embed(located_BCHW.flatten(2).transpose(1, 2)))
+        spatial_BCHW = features.spatial_features()
+        batch, _, height, width = spatial_BCHW.shape
+        memory_BND = functional.relu(self.embed(spatial_BCHW.flatten(2).transpose(1, 2)))
         queries_BGD = self.queries_GD.to(memory_BND.dtype).expand(batch, -1, -1)
         norm_query, norm_gathered, norm_decoded = self.norms
         queries_BGD = norm_query(queries_BGD + self.dropout(queries_BGD))
         gathered_BGD, attention_BGN = self.attention(
-            queries_BGD, memory_BND, memory_BND, need_weights="cams_BKHW" in reads, average_attn_weights=True
+            queries_BGD, memory_BND, memory_BND, need_weights=bool(reads & MAPS), average_attn_weights=True
         )
         decoded_BGD = norm_gathered(queries_BGD + self.dropout(gathered_BGD))
         decoded_BGD = norm_decoded(decoded_BGD + self.dropout(self.feedforward(decoded_BGD)))
         evidence_BK = torch.einsum("bgd,gdl->bgl", decoded_BGD, self.weight_GDL).flatten(1)[:, : self.num_labels]
         output = NetOutput(evidence_BK + self.bias_K)
-        if "cams_BKHW" in reads:
+        if reads & MAPS:
             attention_BKN = attention_BGN.repeat_interleave(self.labels_per_group, 1)[:, : self.num_labels]
             cams_BKN = evidence_BK[:, :, None] * attention_BKN * (height * width)
             output.cams_BKHW = cams_BKN.reshape(batch, self.num_labels, height, width)
@@ -297,4 +304,11 @@ class MlDecoder(Head):
 
 
 def _shown(logits_BK: Tensor, cams_BKHW: Tensor, reads: frozenset[Field]) -> NetOutput:
-    return NetOutput(logits_BK, cams_BKHW=cams_BKHW if "cams_BKHW" in reads else None)
+    return NetOutput(logits_BK, cams_BKHW=cams_BKHW if reads & MAPS else None)
+
+
+def _add_maps(output: NetOutput, features_BCHW: Tensor, weight_KC: Tensor, reads: frozenset[Field]) -> None:
+    if "cams_BKHW" in reads:
+        output.cams_BKHW = linear_cam(features_BCHW, weight_KC)
+    else:
+        output.label_cams = partial(chosen_linear_cam, features_BCHW, weight_KC)

@@ -2,9 +2,10 @@
 
 # B batch, K labels, C channels, H W map
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from tutelage.core.build import build
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.networks import backbone as backbones
 from tutelage.multilabel.networks.backbone import Anatomy, Backbone
-from tutelage.multilabel.networks.cam import grad_cam
-from tutelage.multilabel.networks.heads import Head, Widths
+from tutelage.multilabel.networks.cam import all_labels, with_grad_cams
+from tutelage.multilabel.networks.heads import MAPS, FeatureDims, Head
 from tutelage.multilabel.networks.output import Field, NetOutput
 from tutelage.multilabel.networks.weights import load_checkpoint, load_weights
 
@@ -74,17 +75,29 @@ class NetworkShape:
 
     Attributes:
         num_labels: Its logits.
-        stage_channels: Channels of its stages, shallow to deep.
+        kind: ``transformer`` where its features end as tokens or in NHWC (ViT, Swin), else ``cnn``.
+        resolution: Side of the images that it sees.
+        stage_channels: Channels of its stages, shallow to deep; empty where timm cannot give them.
+        stage_grids: Height and width of its stages.
+        map_channels: Channels of its last feature map.
+        grid: Height and width of its last feature map, and of its class activation maps.
+        num_prefix_tokens: Tokens before the patches (class, registers); 0 where it has no tokens.
         embedding_dim: Channels of the pooled embedding.
         label_embedding_dim: Channels of a label's embedding; None where the head has none.
-        grid: Height and width of its maps.
+        map_is_pooled: The logits depend on the last feature map; of a ViT's class token, they do not.
     """
 
     num_labels: int
+    kind: Literal["cnn", "transformer"]
+    resolution: int
     stage_channels: tuple[int, ...]
+    stage_grids: tuple[tuple[int, int], ...]
+    map_channels: int
+    grid: tuple[int, int]
+    num_prefix_tokens: int
     embedding_dim: int
     label_embedding_dim: int | None
-    grid: tuple[int, int]
+    map_is_pooled: bool
 
 
 class Network(nn.Module):
@@ -113,15 +126,10 @@ class Network(nn.Module):
         self.resolution = resolution
         self.register_buffer("mean_C11", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std_C11", torch.tensor(std)[:, None, None], persistent=False)
-        # Nothing can be applied at single locations of such a backbone: its maps come from gradients.
-        self.gradient_cams = spec.cams == "gradient" or (anatomy.locating == "never" and head.pointwise)
-        self.shows = NetworkShape(
-            num_labels=num_labels,
-            stage_channels=anatomy.stage_channels,
-            embedding_dim=anatomy.embedding_dim,
-            label_embedding_dim=head.label_embedding_dim,
-            grid=anatomy.grid,
-        )
+        self.num_labels = num_labels
+        self._features: dict[str, Tensor] = {}
+        self._watched: set[str] = set()
+        self._compiled: Callable[..., tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]] | None = None
         channels_last = _suits_channels_last(backbone, anatomy) if spec.channels_last is None else spec.channels_last
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
@@ -139,6 +147,30 @@ class Network(nn.Module):
                     module.eval()
         return self
 
+    @property
+    def shape(self) -> NetworkShape:
+        """What the network shows."""
+        anatomy = self.anatomy
+        return NetworkShape(
+            num_labels=self.num_labels,
+            kind="cnn" if anatomy.layout == "nchw" else "transformer",
+            resolution=self.resolution,
+            stage_channels=tuple(stage.channels for stage in anatomy.stages),
+            stage_grids=tuple(stage.grid for stage in anatomy.stages),
+            map_channels=anatomy.map_channels,
+            grid=anatomy.grid,
+            num_prefix_tokens=anatomy.prefix,
+            embedding_dim=anatomy.embedding_dim,
+            label_embedding_dim=self.head.label_embedding_dim,
+            map_is_pooled=anatomy.map_is_pooled or not self.head.pointwise,
+        )
+
+    @property
+    def gradient_cams(self) -> bool:
+        """Whether ``cams_BKHW`` are Grad-CAMs, by the user's choice or because nothing else can be had."""
+        # never: nothing can be applied at single locations of such a backbone, so its maps come from gradients.
+        return self.spec.cams == "gradient" or (self.anatomy.locating == "never" and self.head.pointwise)
+
     def forward(self, images_BCHW: Tensor, *, reads: frozenset[Field] = frozenset()) -> NetOutput:
         """Look at a batch.
 
@@ -146,22 +178,92 @@ class Network(nn.Module):
             images_BCHW: uint8 in [0, 255] or float in [0, 1], not normalised, of any resolution.
             reads: What to fill of the output beside the logits. Nothing else is computed.
         """
+        run = self._trunk if self._compiled is None else self._compiled
+        raw, stages, watched = run(images_BCHW, with_stages="stages" in reads)
+        wants_gradients = "grad_cams" in reads or (self.gradient_cams and bool(reads & MAPS))
+        if wants_gradients:
+            reads_of_head = reads - MAPS if self.gradient_cams else reads
+            output, grad_cams = with_grad_cams(
+                lambda seen: self._headed(seen, reads=reads_of_head), raw, to_map=self._to_map
+            )
+            if "grad_cams" in reads:
+                output.grad_cams = grad_cams
+            if self.gradient_cams and "label_cams" in reads:
+                output.label_cams = grad_cams
+            if self.gradient_cams and "cams_BKHW" in reads:
+                output.cams_BKHW = grad_cams(all_labels(output.logits_BK))
+        else:
+            output = self._headed(raw, reads=reads)
+        output.stages = stages
+        output.features = watched
+        return output
+
+    def _trunk(self, images_BCHW: Tensor, *, with_stages: bool) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+        """Run the backbone: the last features in its own layout, the stages, and what is watched."""
         pixels_BCHW = self.prepare(images_BCHW)
         stages: tuple[Tensor, ...] = ()
-        if "stages" in reads:
+        if with_stages:
+            indices = [stage.index for stage in self.anatomy.stages]
             raw, intermediates = self.backbone.forward_intermediates(
-                pixels_BCHW, indices=list(self.anatomy.stage_indices), norm=False, output_fmt="NCHW"
+                pixels_BCHW, indices=indices, norm=False, output_fmt="NCHW"
             )
             stages = tuple(intermediates)
         else:
             raw = self.backbone.forward_features(pixels_BCHW)
-        if "cams_BKHW" in reads and self.gradient_cams:
-            without_cams = reads - {"cams_BKHW"}
-            output = grad_cam(lambda seen: self._headed(seen, reads=without_cams), raw, to_map=self._to_map)
-        else:
-            output = self._headed(raw, reads=reads)
-        output.stages = stages
-        return output
+        watched = dict(self._features)
+        self._features.clear()
+        return raw, stages, watched
+
+    def watch(self, names: Iterable[str]) -> None:
+        """Keep what modules of the backbone put out, in ``NetOutput.features`` under the same names.
+
+        Args:
+            names: Of modules, as ``backbone.named_modules()`` has them: ``layer3``, ``blocks.0``. With ``.input`` at
+                the end, what the module is given: ``layer3.5.act2.input`` is the stage before its activation.
+
+        Raises:
+            KeyError: The backbone has no such module.
+        """
+        modules = dict(self.backbone.named_modules())
+        for name in names:
+            if name in self._watched:
+                continue
+            self._watched.add(name)
+            module = modules[name.removesuffix(".input")]
+            if name.endswith(".input"):
+                if "inplace" in vars(module):
+                    module.inplace = False  # it would write over what is kept
+                module.register_forward_pre_hook(partial(_keep_input, self._features, name))
+            else:
+                module.register_forward_hook(partial(_keep_output, self._features, name))
+
+    def replace_head(self, head: Head) -> None:
+        """Take another head, with what it learns. What the network shows, exports and saves is then that head's."""
+        self.head = head
+        self.train(self.training)
+
+    def compile_backbone(self) -> None:
+        """Compile the backbone's forward. The small head is left out: Grad-CAM differentiates it twice."""
+        self._compiled = torch.compile(self._trunk)
+
+    def stage_norms(self) -> tuple[_BatchNorm | None, ...]:
+        """Return the last batch norm on each stage's main path; None where a stage has none."""
+        modules = dict(self.backbone.named_modules())
+        norms = [modules[stage.norm] if stage.norm is not None else None for stage in self.anatomy.stages]
+        assert all(norm is None or isinstance(norm, _BatchNorm) for norm in norms)
+        return tuple(cast(_BatchNorm | None, norm) for norm in norms)
+
+    def stage_inputs(self) -> tuple[str | None, ...]:
+        """Return what to :meth:`watch` for each stage before its last activation; None where it ends without one."""
+        return tuple(stage.activation and f"{stage.activation}.input" for stage in self.anatomy.stages)
+
+    def classify_map(self, feature_map_BCHW: Tensor, *, reads: frozenset[Field] = frozenset()) -> NetOutput:
+        """Apply the backbone's pooling and the head to a last feature map, as ``feature_map_BCHW`` shows it.
+
+        The network must have no tokens before the patches: they are not in the map.
+        """
+        assert self.anatomy.prefix == 0, "class tokens are not in the map"
+        return self._headed(backbones.from_map(feature_map_BCHW, layout=self.anatomy.layout), reads=reads)
 
     def prepare(self, images_BCHW: Tensor) -> Tensor:
         """Resize to this network's resolution, and normalise as it expects."""
@@ -174,7 +276,7 @@ class Network(nn.Module):
         pixels_BCHW = (pixels_BCHW - self.mean_C11) / self.std_C11
         return pixels_BCHW.contiguous(memory_format=self.memory_format)
 
-    def start_at(self, share_K: Tensor) -> None:
+    def init_head_bias(self, prior_K: Tensor) -> None:
         """Let the logits of a new head start at each label's share of the training pictures, in (0, 1).
 
         Most labels are rare. From a bias of 0 the first steps go into pushing all of them down, which a head can only
@@ -184,7 +286,7 @@ class Network(nn.Module):
         bias_K = self.head.bias()
         if bias_K is not None:
             with torch.no_grad():
-                bias_K.copy_(torch.logit(share_K))
+                bias_K.copy_(torch.logit(prior_K))
 
     def head_parameter_names(self) -> frozenset[str]:
         """Return the names, in this module, of the parameters that a head learning rate is for."""
@@ -195,6 +297,8 @@ class Network(nn.Module):
         output: NetOutput = self.head(features, reads=reads)
         if "embedding_BC" in reads:
             output.embedding_BC = features.pooled()
+        if "feature_map_BCHW" in reads:
+            output.feature_map_BCHW = features.feature_map()
         return output
 
     def _to_map(self, raw: Tensor) -> Tensor:
@@ -203,7 +307,7 @@ class Network(nn.Module):
 
 
 class BackboneFeatures:
-    """A backbone's features of one batch, pooled or located when asked, and once."""
+    """A backbone's features of one batch, pooled or by location, when asked."""
 
     def __init__(self, backbone: Backbone, raw: Tensor, *, anatomy: Anatomy) -> None:
         self._backbone = backbone
@@ -217,9 +321,14 @@ class BackboneFeatures:
             self._pooled = self._backbone.forward_head(self._raw, pre_logits=True)
         return self._pooled
 
-    def located(self) -> Tensor:
+    def spatial_features(self) -> Tensor:
         """Return each location as the classifier would see it alone: [B, C, H, W]."""
         return backbones.locations(self._backbone, self._raw, self._anatomy)
+
+    def feature_map(self) -> Tensor:
+        """Return the last feature map, without class tokens: [B, C, H, W]."""
+        anatomy = self._anatomy
+        return backbones.to_map(self._raw, layout=anatomy.layout, prefix=anatomy.prefix, grid=anatomy.grid)
 
 
 def build_network(
@@ -249,7 +358,7 @@ def build_network(
         where=where,
     )
     anatomy = backbones.probe(backbone, resolution=resolution, where=where)
-    widths = Widths(pooled=anatomy.embedding_dim, located=anatomy.location_channels)
+    dims = FeatureDims(pooled=anatomy.embedding_dim, spatial=anatomy.location_channels)
     described = backbones.pretrained_cfg(spec.name, where=where)
     if spec.cams == "gradient" and not anatomy.map_is_pooled:
         raise ConfigError(
@@ -259,7 +368,7 @@ def build_network(
         )
     network = Network(
         backbone,
-        head=build(head, where="head", widths=widths, num_labels=num_labels),
+        head=build(head, where="head", dims=dims, num_labels=num_labels),
         anatomy=anatomy,
         spec=spec,
         num_labels=num_labels,
@@ -270,6 +379,16 @@ def build_network(
     if spec.checkpoint is not None:
         load_checkpoint(network, spec.checkpoint, classifier=described.classifier, where=where)
     return network
+
+
+def _keep_input(kept: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    kept[name] = inputs[0]
+
+
+def _keep_output(
+    kept: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    kept[name] = output
 
 
 def _suits_channels_last(backbone: Backbone, anatomy: Anatomy) -> bool:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.methods.cam_kd import CamKD, on_common_grid, split_mse
+from tutelage.multilabel.data.source import Batch
+from tutelage.multilabel.methods.maps.cam_kd import CamKD, on_common_grid, split_mse
 from tutelage.multilabel.networks.output import NetOutput
 
 SETTINGS = [
@@ -35,8 +36,20 @@ def target(B: int = 4, K: int = 5) -> Tensor:
     return torch.randint(-1, 2, (B, K), generator=torch.Generator().manual_seed(9), dtype=torch.int8)
 
 
+def batch(target_BK: Tensor) -> Batch:
+    return Batch(torch.zeros(len(target_BK), 3, 1, 1), target_BK, torch.arange(len(target_BK)))
+
+
 def loss(method: CamKD, student: Tensor, teacher: Tensor, target_BK: Tensor | None = None) -> Tensor:
-    return method(shown(student), shown(teacher), target() if target_BK is None else target_BK)["cam"]
+    return method(shown(student), shown(teacher), batch(target() if target_BK is None else target_BK), 0.0)["cam"]
+
+
+def test_rows_of_padding_cost_nothing() -> None:
+    student, teacher, target_BK = cams(1), cams(2), target()
+    padded = batch(target_BK)._replace(index_B=torch.tensor([0, 7, -1, -1]))
+    found = CamKD()(shown(student), shown(teacher), padded, 0.0)["cam"]
+    torch.testing.assert_close(found, loss(CamKD(), student[:2], teacher[:2], target_BK[:2]))
+    assert CamKD()(shown(student), shown(teacher), padded._replace(index_B=torch.full((4,), -1)), 0.0)["cam"] == 0
 
 
 def test_the_default_is_the_mean_square_of_all_maps_by_hand() -> None:
@@ -101,13 +114,14 @@ def test_permuting_labels_permutes_nothing_else(setting: dict[str, object]) -> N
 def test_bf16_agrees_with_fp32(setting: dict[str, object]) -> None:
     method = CamKD(**setting)  # type: ignore[arg-type]
     student, teacher = cams(1).bfloat16(), cams(2).bfloat16()
-    found = method(shown(student), shown(teacher), target())["cam"]
+    found = method(shown(student), shown(teacher), batch(target()), 0.0)["cam"]
     # The maps are rounded already: from there on, all arithmetic is in fp32. Only the teacher's logits, which
     # choose the region, are rounded once more.
     exact = method(
         NetOutput(shown(student).logits_BK.float(), student.float()),
         NetOutput(shown(teacher).logits_BK.float(), teacher.float()),
-        target(),
+        batch(target()),
+        0.0,
     )["cam"]
     assert found.dtype == torch.float32 and torch.allclose(found, exact, rtol=1e-5)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tutelage.core.distributed import global_mean
 from tutelage.core.errors import ConfigError
+from tutelage.multilabel.data.source import Batch
 from tutelage.multilabel.methods.method import Method
 from tutelage.multilabel.networks.output import NetOutput
 
@@ -31,7 +32,8 @@ Region = Literal["all", "positives", "teacher_top_k", "teacher_above"]
 class CamKD(Method):
     """Class activation map distillation (arXiv 2303.08360, reconstructed)."""
 
-    reads = frozenset({"logits_BK", "cams_BKHW"})
+    student_reads = frozenset({"cams_BKHW"})
+    teacher_reads = frozenset({"logits_BK", "cams_BKHW"})
     labels = "multi"
 
     def __init__(
@@ -91,12 +93,13 @@ class CamKD(Method):
         self.top_k, self.threshold, self.weigh_by_teacher = top_k, threshold, weigh_by_teacher
         self.logit_weight, self.spatial_weight = logit_weight, spatial_weight
 
-    def forward(self, student: NetOutput, teacher: NetOutput, target_BK: Tensor) -> dict[str, Tensor]:
+    def forward(self, student: NetOutput, teacher: NetOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         assert student.cams_BKHW is not None and teacher.cams_BKHW is not None
         # Squares of half-precision maps lose the small differences that are the signal late in training.
         student_BKP, teacher_BKP = on_common_grid(student.cams_BKHW.float(), teacher.cams_BKHW.float(), grid=self.grid)
         distance_BK = self._distances(self._transformed(student_BKP), self._transformed(teacher_BKP))
-        return {"cam": global_mean(distance_BK, self._region_weights(teacher.logits_BK.float(), target_BK))}
+        weights_BK = self._region_weights(teacher.logits_BK.float(), batch.target_BK)
+        return {"cam": global_mean(distance_BK, weights_BK * (batch.index_B >= 0)[:, None])}
 
     def _transformed(self, cams_BKP: Tensor) -> Tensor:
         match self.transform:

@@ -1,0 +1,1 @@
+"""Methods that match features, through projections where channels differ."""

@@ -1,0 +1,1 @@
+"""Methods that match maps over the image: class activation maps, attention."""
