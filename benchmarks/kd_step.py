@@ -34,12 +34,11 @@ from tutelage.core.build import build
 from tutelage.core.callbacks import NanGuard, StepSeed
 from tutelage.core.curves import CurvesLogger
 from tutelage.multilabel.data.source import Batch
-from tutelage.multilabel.methods.maps.cam_kd import CamKD
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
 from tutelage.multilabel.teacher import Teacher
-from tutelage.multilabel.terms import TermSpec
+from tutelage.multilabel.terms import build_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_LABELS = 80
@@ -63,7 +62,7 @@ def main() -> None:
     module = Distillation(
         network("student"),
         task_loss=build(cfg.loss),
-        terms={"cam_kd": TermSpec(method=CamKD())},
+        terms=build_terms(cfg.method),
         teacher=Teacher(network("teacher")),
         data=DataInfo(
             num_samples=batch,

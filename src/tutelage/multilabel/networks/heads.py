@@ -50,10 +50,13 @@ class Head(nn.Module, ABC):
 
     Attributes:
         pointwise: It sees the pooled embedding, and can be applied at each location. Other heads pool themselves.
+        mean_is_logit: The mean of a label's map plus the label's bias is its logit, where the backbone's pooling is a
+            mean. Of other heads the maps say where, and not how much.
         label_embedding_dim: Channels of its embedding of each label; None where it has none.
     """
 
     pointwise: ClassVar[bool]
+    mean_is_logit: ClassVar[bool]
     label_embedding_dim: int | None = None
 
     @abstractmethod
@@ -74,6 +77,7 @@ class Linear(Head):
     """
 
     pointwise = True
+    mean_is_logit = True
 
     def __init__(self, *, dims: FeatureDims, num_labels: int) -> None:
         super().__init__()
@@ -96,6 +100,7 @@ class Gmp(Head):
     """
 
     pointwise = False
+    mean_is_logit = False
 
     def __init__(self, *, dims: FeatureDims, num_labels: int) -> None:
         super().__init__()
@@ -117,6 +122,7 @@ class Lse(Head):
     """
 
     pointwise = False
+    mean_is_logit = False
 
     def __init__(self, *, dims: FeatureDims, num_labels: int, sharpness: float) -> None:
         super().__init__()
@@ -147,6 +153,7 @@ class Csra(Head):
     """
 
     pointwise = False
+    mean_is_logit = True
 
     # Their code's temperatures; infinity is the maximum (their 99).
     TEMPERATURES: ClassVar[dict[int, tuple[float, ...]]] = {
@@ -193,6 +200,7 @@ class Mlp(Head):
     """
 
     pointwise = True
+    mean_is_logit = False
 
     def __init__(self, *, dims: FeatureDims, num_labels: int, hidden: int) -> None:
         super().__init__()
@@ -224,6 +232,7 @@ class MlDecoder(Head):
     """
 
     pointwise = False
+    mean_is_logit = True
 
     def __init__(
         self,

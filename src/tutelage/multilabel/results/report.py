@@ -5,6 +5,7 @@
 import base64
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,11 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
         for role, s in scored.items()
     }
     first = next(iter(by_role.values()))
-    with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(["label", "positives", *(f"{role}_AP" for role in by_role)])
-        for k, name in enumerate(label_names):
-            aps = [f"{100 * found.ap_K[k]:.4f}" if found.positives_K[k] else "" for found in by_role.values()]
-            out.writerow([name, first.positives_K[k], *aps])
+    lines = [",".join(["label", "positives", *(f"{role}_AP" for role in by_role)])]
+    for k, name in enumerate(label_names):
+        aps = [f"{100 * found.ap_K[k]:.4f}" if found.positives_K[k] else "" for found in by_role.values()]
+        lines.append(",".join([json.dumps(name) if "," in name else name, str(first.positives_K[k]), *aps]))
+    (folder / CLASSES).write_text("\n".join(lines) + "\n")
 
 
 def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
@@ -136,7 +136,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
 
 
 def _read_classes(folder: Path) -> list[dict[str, str]]:
-    with (folder / CLASSES).open(newline="", encoding="utf-8") as file:
+    with (folder / CLASSES).open(newline="") as file:
         return list(csv.DictReader(file))
 
 

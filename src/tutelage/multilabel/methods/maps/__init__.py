@@ -1,1 +1,1 @@
-"""Methods that match maps over the image: class activation maps, attention."""
+"""Methods that match maps over space: class activation maps and attention."""
