@@ -45,6 +45,7 @@ class Method(nn.Module):
             the user insists. ``multi``: made for independent labels. ``any``: does not look at labels as a whole.
         multi_label_counterpart: For ``single``, the name of the method to choose instead.
         calibrates: :meth:`calibrate` wants to see the teacher on the training set.
+        replaces_head: :meth:`setup` gives the student another head, which a run's student then has for good.
     """
 
     student_reads: frozenset[Field] = frozenset()
@@ -52,6 +53,7 @@ class Method(nn.Module):
     labels: ClassVar[Literal["multi", "single", "any"]]
     multi_label_counterpart: ClassVar[str] = ""
     calibrates: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = False
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         """Make learned parts (projections, variances), sized from both networks, before the optimiser is built.

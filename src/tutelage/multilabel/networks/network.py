@@ -195,7 +195,7 @@ class Network(nn.Module):
         else:
             output = self._headed(raw, reads=reads)
         output.stages = stages
-        output.features = watched
+        output.features |= watched  # beside what the head shows of its own
         return output
 
     def _trunk(self, images_BCHW: Tensor, *, with_stages: bool) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:

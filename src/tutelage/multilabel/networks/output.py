@@ -35,7 +35,8 @@ class NetOutput:
         grad_cams: Makes Grad-CAMs (ICCV 2017, without the ReLU) of chosen labels, whatever the head. Those of a
             student can be differentiated.
         stages: Feature maps, shallow to deep, each [B, C_i, H_i, W_i].
-        features: Outputs of the modules that :meth:`Network.watch` names, in the module's own layout.
+        features: Outputs of the modules that :meth:`Network.watch` names, in the module's own layout; and what the head
+            shows of its own.
         feature_map_BCHW: The last feature map, before pooling, without class tokens.
         embedding_BC: Pooled features: what a linear classifier sees.
         label_embeddings_BKD: An embedding of each label, from heads that have them.
