@@ -17,7 +17,7 @@ from filelock import FileLock
 def content_hash(inputs: Mapping[str, Any]) -> str:
     """Hash JSON values; the order of keys does not count."""
     text = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:
@@ -27,9 +27,12 @@ def file_hash(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is seen whole or not at all."""
+    r"""Write a text file that is seen whole or not at all.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes ``\udcff``: readable in a page, and its own escape in JSON.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

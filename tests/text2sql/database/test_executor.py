@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.text2sql.database import executor as executor_module
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result
+from tutelage.text2sql.database.session import message
 
 STUCK = "SELECT instr(hex(zeroblob(1000000)), hex(zeroblob(500000)) || '1')"
 LIMITS = Limits(seconds=5.0)
@@ -91,6 +93,12 @@ def test_rows_up_to_the_limit_and_not_one_more(executor: Executor, database: Pat
     assert (over.status, over.rows, over.error) == ("too_large", [], "more than 10 rows")
 
 
+def test_an_error_is_short_and_can_be_written(executor: Executor, database: Path) -> None:
+    unknown = executor.run(database, "SELECT " + "x" * 500_000)
+    assert (unknown.status, len(unknown.error), unknown.error[-2:]) == ("error", 1000, "x…")
+    assert message("at most \udcff") == "at most \\udcff"
+
+
 def test_bytes_of_a_result_are_limited(executor: Executor, database: Path) -> None:
     limits = Limits(bytes=1_000_000)
     within, over, one_value = executor.map(
@@ -146,6 +154,22 @@ def test_a_map_need_not_be_read_to_its_end(executor: Executor, database: Path) -
         assert [next(results).rows for _ in range(5)] == [[(i,)] for i in range(5)]
         results.close()
     assert executor.run(database, "SELECT 'still here'").rows == [("still here",)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_that_wait_to_be_read_are_few_where_they_are_large(
+    database: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "_HELD_BYTES", 2_000_000)
+    with Executor(workers=workers, limits=LIMITS) as executor:
+        most = 0
+        queries = [Query(database, f"SELECT {i}, zeroblob(1000000)") for i in range(20)]
+        for i, result in enumerate(executor.map(queries)):
+            assert (result.rows[0][0], len(result.rows[0][1])) == (i, 1_000_000)
+            # A query in between is answered, however much is held.
+            assert executor.run(database, "SELECT 'in between'").rows == [("in between",)]
+            most = max(most, len(executor._done))
+    assert most <= 3 + workers  # of the 16 that may wait for each worker
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -83,7 +83,7 @@ def unit_benchmark(root: Path, units: list[dict[str, Any]]) -> Benchmark:
     real = load_benchmark("spider", root=root, split="dev", on_missing="error")
     items = [Item(unit["id"], unit["db_id"], "?", unit["gold"]) for unit in units]
     databases = {item.db_id: (root / "database" / item.db_id / f"{item.db_id}.sqlite",) for item in items}
-    return Benchmark("spider", "units", items, databases, real.keys)
+    return Benchmark("spider", "units", items, databases, {}, real.keys)
 
 
 def test_spider_units_of_execution(shared_data: Path, store: Path) -> None:

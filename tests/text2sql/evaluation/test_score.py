@@ -11,9 +11,11 @@ import pytest
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.database.executor import Limits, Result, Timing
+from tutelage.text2sql.evaluation import spider_judge
 from tutelage.text2sql.evaluation.bird_judge import BirdJudge
 from tutelage.text2sql.evaluation.gold import load_benchmark
 from tutelage.text2sql.evaluation.score import Scores, score_predictions
+from tutelage.text2sql.results import benchmark_report
 from tutelage.text2sql.results.benchmark_report import marked_difference, table, write_reports
 
 GOLD = [
@@ -187,8 +189,70 @@ def test_html_is_escaped(spider_root: Path, tmp_path: Path) -> None:
 
 def test_missing_database(spider_root: Path) -> None:
     (spider_root / "database" / "shop" / "shop.sqlite").unlink()
-    with pytest.raises(DataError, match=r"5 of 5 questions have no database .*: shop \(5\)"):
+    with pytest.raises(DataError, match=r"5 of 5 questions have no database that can be read .*: shop \(5\)"):
         score(spider_root, GOLD, on_missing="skip")
+
+
+def test_a_database_that_cannot_be_read_is_counted_and_named(spider_root: Path, tmp_path: Path) -> None:
+    questions = json.loads((spider_root / "dev.json").read_text())
+    (spider_root / "dev.json").write_text(json.dumps([*questions, {**questions[0], "db_id": "torn"}]))
+    torn = spider_root / "database" / "torn" / "torn.sqlite"
+    torn.parent.mkdir()
+    torn.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
+    with pytest.raises(DataError, match=r"1 of 6 .*: torn \(1; .*torn\.sqlite.*on_missing=skip"):
+        score(spider_root, [*GOLD, "SELECT 1"])
+    scores = score(spider_root, [*GOLD, "SELECT 1"], on_missing="skip")
+    assert scores.systems[0].statuses == {"correct": 5}
+    assert "no database for 1" in table(scores)
+    assert "not scored: torn, " in table(scores)
+    assert list(json.loads((tmp_path / "out" / "scores.json").read_text())["unreadable"]) == ["torn"]
+    assert "torn.sqlite" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_scores_are_on_disk_before_the_page_is_drawn(
+    spider_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(scores: Scores) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(benchmark_report, "_html", fails)
+    with pytest.raises(OSError, match="no space"):
+        score(spider_root, GOLD)
+    assert len(rows(tmp_path / "out" / "items.csv")) == 5
+    content = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert content["systems"][0]["official"]["execution"]["value"] == 100.0
+
+
+def test_an_item_that_our_scorer_fails_on_is_counted_and_named(
+    spider_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = spider_judge.official_match
+
+    def fails(gold: list[Any], predicted: list[Any], *, ordered: bool) -> bool:
+        if predicted == [(13,)]:
+            raise RecursionError("too deep")
+        return kept(gold, predicted, ordered=ordered)
+
+    monkeypatch.setattr(spider_judge, "official_match", fails)
+    scores = score(spider_root, ["SELECT 13", *GOLD[1:]])
+    assert scores.systems[0].statuses == {"correct": 4, "scorer_error": 1}
+    assert scores.score(scores.systems[0], "execution", "official").value == 80.0
+    assert "the scorer failed: RecursionError: too deep" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_score_over_nothing_is_json(spider_root: Path, tmp_path: Path) -> None:
+    """Of doubtful databases alone, nothing is left without them."""
+    for path in (spider_root / "dev.json", spider_root / "tables.json"):
+        path.write_text(path.read_text().replace('"shop"', '"wta_1"', 10))
+    content = json.loads((spider_root / "tables.json").read_text())
+    content[0]["table_names_original"] = ["shop", "sale"]
+    (spider_root / "tables.json").write_text(json.dumps(content))
+    (spider_root / "database" / "shop" / "shop.sqlite").rename(spider_root / "database" / "shop" / "wta_1.sqlite")
+    (spider_root / "database" / "shop").rename(spider_root / "database" / "wta_1")
+    score(spider_root, GOLD)
+    text = (tmp_path / "out" / "scores.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)["systems"][0]["without_doubtful_databases"]["official"]
+    assert found["execution"] == {"value": None, "interval_95": None, "items": 0}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Every query runs on a connection that can only read (`guard`), within limits on 
 (`session`), and by default in a process of its own (`worker`) that is killed and replaced when it hangs or dies.
 """
 
+import pickle
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ _GRACE_SECONDS = 2.0
 _START_SECONDS = 60.0
 # Results that may wait for a slow one before them, for each worker.
 _WINDOW = 16
+# And how much they may hold; each alone may have as much as `Limits.bytes`.
+_HELD_BYTES = 256 * 1024 * 1024
 
 
 class Executor:
@@ -65,6 +68,7 @@ class Executor:
         self._tickets = 0
         self._waiting: deque[tuple[int, Job]] = deque()
         self._done: dict[int, Result | Timing] = {}
+        self._sizes: dict[int, int] = {}  # of what is done and unread, in bytes
         self._forgotten: set[int] = set()
 
     def __enter__(self) -> Self:
@@ -134,7 +138,7 @@ class Executor:
     def _finish(self, job: Job) -> Result | Timing:
         if self._local is not None:
             return job(self._local)
-        return self._outcome(self._submit(job))
+        return self._outcome(self._submit(job, before_others=True))
 
     def _result(self, tickets: deque[int]) -> Result:
         outcome = self._outcome(tickets[0])
@@ -142,15 +146,19 @@ class Executor:
         assert isinstance(outcome, Result)
         return outcome
 
-    def _submit(self, job: Job) -> int:
+    def _submit(self, job: Job, *, before_others: bool = False) -> int:
         self._tickets += 1
-        self._waiting.append((self._tickets, job))
+        if before_others:  # somebody waits for it, and for nothing else
+            self._waiting.appendleft((self._tickets, job))
+        else:
+            self._waiting.append((self._tickets, job))
         self._dispatch()
         return self._tickets
 
     def _outcome(self, ticket: int) -> Result | Timing:
         while ticket not in self._done:
-            self._pump()
+            self._pump(ticket)
+        del self._sizes[ticket]
         return self._done.pop(ticket)
 
     def _forget(self, tickets: Iterable[int]) -> None:
@@ -160,13 +168,16 @@ class Executor:
         running = unread - never_begun - self._done.keys()
         self._forgotten |= running
         for ticket in unread & self._done.keys():
-            del self._done[ticket]
+            del self._done[ticket], self._sizes[ticket]
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, wanted: int = 0) -> None:
+        """Hand out work; where too much is held unread already, only what is wanted and what was asked before it."""
         while len(self._workers) < self._size:
             self._workers.append(_Worker(self._text_errors))
         for index, worker in enumerate(self._workers):
             if not self._waiting:
+                return
+            if self._waiting[0][0] > wanted and sum(self._sizes.values()) > _HELD_BYTES:
                 return
             if worker.idle and worker.died:
                 worker.kill()
@@ -174,9 +185,9 @@ class Executor:
             elif worker.idle:
                 worker.give(*self._waiting.popleft())
 
-    def _pump(self) -> None:
+    def _pump(self, wanted: int) -> None:
         """Hand out work, then wait for the first thing to happen: an answer, a death, or a time limit."""
-        self._dispatch()
+        self._dispatch(wanted)
         timeout = min(worker.deadline for worker in self._workers if not worker.idle) - time.monotonic()
         readable = wait([worker.pipe for worker in self._workers], max(timeout, 0.0))
         for index, worker in enumerate(self._workers):
@@ -190,14 +201,14 @@ class Executor:
     def _keep(self, answer: "_Answer | None") -> None:
         if answer is None:
             return
-        ticket, outcome = answer
+        ticket, outcome, size = answer
         if ticket in self._forgotten:
             self._forgotten.remove(ticket)
         else:
-            self._done[ticket] = outcome
+            self._done[ticket], self._sizes[ticket] = outcome, size
 
 
-_Answer = tuple[int, Result | Timing]
+_Answer = tuple[int, Result | Timing, int]  # ticket, outcome, bytes
 
 
 class _Worker:
@@ -244,14 +255,15 @@ class _Worker:
     def receive(self) -> _Answer | None:
         """Take what it sends: an answer, or None for the sign that it has started."""
         try:
-            outcome = self.pipe.recv()
+            content = self.pipe.recv_bytes()
         except (EOFError, ConnectionResetError):
             return self.stop("crashed", "its process died")
+        outcome: Result | Timing | None = pickle.loads(content)
         if outcome is None:
             self._ready = True
             return None
         assert self._ticket is not None
-        answer, self._ticket = (self._ticket, outcome), None
+        answer, self._ticket = (self._ticket, outcome, len(content)), None
         return answer
 
     def kill(self) -> int:
@@ -276,4 +288,4 @@ class _Worker:
             raise RuntimeError(f"the sandbox's process does not start ({error}, exit status {code})")
         if self._ticket is None:
             return None
-        return self._ticket, failure(status, error, time.monotonic() - self._begin)
+        return self._ticket, failure(status, error, time.monotonic() - self._begin), 0

@@ -25,6 +25,7 @@ _CLOCK_EVERY = 10_000
 # Refusals that SQLite and the sqlite3 module report without a code of their own.
 _REFUSALS = ("one statement at a time", "not authorized", "may not be modified")
 _NO_MEMORY = "out of memory"
+_LONGEST_MESSAGE = 1_000  # SQLite quotes what it cannot read, all of it
 # The error of an empty text, or of nothing but comments.
 NO_STATEMENT = "no statement"
 
@@ -126,7 +127,8 @@ class Session:
         except MemoryError:
             return Timing("too_large", _NO_MEMORY, [])
         except (sqlite3.Error, ValueError) as error:
-            return Timing(*_verdict(error, limits), [])
+            status, said = _verdict(error, limits)
+            return Timing(status, message(said), [])
         except OSError as error:
             return Timing("error", f"{database}: {error.strerror}", [])
         return Timing("ok", "", [seconds])
@@ -240,7 +242,13 @@ def memory_limit(memory_mb: int | None) -> Iterator[None]:
 
 def failure(status: Status, error: str, seconds: float) -> Result:
     """A result without rows."""
-    return Result(status, (), [], error, seconds)
+    return Result(status, (), [], message(error), seconds)
+
+
+def message(error: str) -> str:
+    """Cut an error's text to what a reader takes in, without bytes that no file of text can hold."""
+    text = error if len(error) <= _LONGEST_MESSAGE else f"{error[: _LONGEST_MESSAGE - 1]}…"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _verdict(error: Exception, limits: Limits) -> tuple[Status, str]:

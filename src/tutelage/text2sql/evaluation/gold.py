@@ -48,7 +48,8 @@ class Benchmark:
         name: Which rules of scoring hold.
         split: Which questions.
         all_items: In the data's order.
-        databases: The files of each database that is at hand, its own first; more than one is a test suite.
+        databases: The files of each database that can be read, its own first; more than one is a test suite.
+        unreadable: Why a database whose file is there cannot be read, by db_id.
         keys: Spider: the columns that foreign keys make one, by db_id.
     """
 
@@ -56,16 +57,17 @@ class Benchmark:
     split: str
     all_items: Sequence[Item]
     databases: Mapping[str, tuple[Path, ...]]
+    unreadable: Mapping[str, str]
     keys: Mapping[str, Mapping[str, str]]
 
     @property
     def items(self) -> list[Item]:
-        """Those whose database is at hand."""
+        """Those whose database can be read."""
         return [item for item in self.all_items if item.db_id in self.databases]
 
     @property
     def missing(self) -> dict[str, int]:
-        """The number of questions by database that is not at hand."""
+        """The number of questions by database that is not there, or cannot be read."""
         return dict(Counter(item.db_id for item in self.all_items if item.db_id not in self.databases))
 
 
@@ -77,7 +79,7 @@ def load_benchmark(name: BenchmarkName, *, root: Path, split: str, on_missing: O
         root: The folder that holds the questions: Spider's with ``dev.json`` and ``database/``, BIRD's with
             ``dev.json`` and ``dev_databases/``.
         split: ``dev``, BIRD's ``mini_dev``, ``test``, ``train``, or the name of any other file of questions.
-        on_missing: Whether questions without their database are an error, or left out and counted.
+        on_missing: Whether questions without a database that can be read are an error, or left out and counted.
 
     Raises:
         DataError: A file is missing or of another shape; databases are missing.
@@ -99,12 +101,20 @@ def load_benchmark(name: BenchmarkName, *, root: Path, split: str, on_missing: O
         for number, record in enumerate(records)
     ]
     folder = _database_folder(name, root, split)
-    databases = {
-        db_id: files
-        for db_id in sorted({item.db_id for item in items})
-        if (files := _files(folder / db_id, db_id, suite=name == "spider"))
-    }
-    benchmark = Benchmark(name, split, items, databases, _keys(root) if name == "spider" else {})
+    databases: dict[str, tuple[Path, ...]] = {}
+    unreadable: dict[str, str] = {}
+    for db_id in sorted({item.db_id for item in items}):
+        files = _files(folder / db_id, db_id, suite=name == "spider")
+        try:
+            for file in files:
+                connect(file).close()
+        except DataError as error:
+            unreadable[db_id] = str(error)
+        else:
+            if files:
+                databases[db_id] = files
+    keys = _keys(root) if name == "spider" else {}
+    benchmark = Benchmark(name, split, items, databases, unreadable, keys)
     _check_missing(benchmark, folder, on_missing)
     return benchmark
 
@@ -181,12 +191,15 @@ def _check_missing(benchmark: Benchmark, folder: Path, on_missing: OnMissing) ->
     missing = benchmark.missing
     if not missing:
         return
-    named = ", ".join(f"{db_id} ({count})" for db_id, count in sorted(missing.items()))
+    why = benchmark.unreadable
+    named = ", ".join(
+        f"{db_id} ({count}{f'; {why[db_id]}' if db_id in why else ''})" for db_id, count in sorted(missing.items())
+    )
     total = len(benchmark.all_items)
     if on_missing == "error" or not benchmark.databases:
         raise DataError(
             "data.root",
-            f"{sum(missing.values())} of {total} questions have no database in {folder}: {named}",
+            f"{sum(missing.values())} of {total} questions have no database that can be read in {folder}: {named}",
             "fetch these databases"
             + (", or score the other questions alone with on_missing=skip" if benchmark.databases else ""),
         )

@@ -19,6 +19,7 @@ ItemStatus = Literal[
     "crashed",
     "gold_error",  # the item cannot be scored
     "gold_timeout",
+    "scorer_error",  # our scorer failed on it: a bug of ours
 ]
 STATUSES: tuple[ItemStatus, ...] = (
     "correct",
@@ -31,9 +32,12 @@ STATUSES: tuple[ItemStatus, ...] = (
     "crashed",
     "gold_error",
     "gold_timeout",
+    "scorer_error",
 )
 Run = Callable[[Path, str], Result]
 _PREVIEW_ROWS = 10
+_PREVIEW_COLUMNS = 50
+_PREVIEW_LENGTH = 200  # of a cell, in characters or bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,24 @@ class Preview:
     """The beginning of a result, for a reader."""
 
     columns: tuple[str, ...]
+    num_columns: int
     rows: list[tuple[Any, ...]]
     num_rows: int
     error: str
 
     @classmethod
     def of(cls, result: Result) -> "Preview":
-        """Keep the first rows."""
-        return cls(result.columns, result.rows[:_PREVIEW_ROWS], len(result.rows), result.error)
+        """Keep the first rows and columns, and the beginnings of their cells: a cell may have hundreds of MB."""
+        rows = [tuple(map(_beginning, row[:_PREVIEW_COLUMNS])) for row in result.rows[:_PREVIEW_ROWS]]
+        columns = tuple(map(_beginning, result.columns[:_PREVIEW_COLUMNS]))
+        return cls(columns, len(result.columns), rows, len(result.rows), result.error)
+
+
+def _beginning(cell: Any) -> Any:
+    return cell[:_PREVIEW_LENGTH] if isinstance(cell, str | bytes) else cell
+
+
+NO_PREVIEW = Preview((), 0, [], 0, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Prediction files: every form that is in use is read, and both submission forms are written."""
 
 import json
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from tutelage.core.store import write_atomically
 from tutelage.text2sql.evaluation.gold import Item
 
 BIRD_SEPARATOR = "\t----- bird -----\t"
+_NOT_UTF8 = re.compile("[\\udc80-\\udcff]")  # as surrogateescape leaves the bytes
 # Where the official scorers have no way to say that there is no prediction: fails, so it scores 0.
 NO_PREDICTION = "SELECT"
 
@@ -50,10 +53,7 @@ def read_predictions(path: Path, *, items: Sequence[Item], all_items: Sequence[I
     where = "predictions"
     if not path.is_file():
         raise DataError(where, f"no file {path}", "give the path of a file of predictions")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(where, f"{path} is not UTF-8 ({error})", "save it as UTF-8") from error
+    text = _read_text(path)
     name = path.parent.name if path.stem in ("predictions", "predict") else path.stem
     if path.suffix == ".jsonl":
         form, queries = "JSON lines", _from_records(path, _json_lines(path, text), items, all_items)
@@ -62,6 +62,22 @@ def read_predictions(path: Path, *, items: Sequence[Item], all_items: Sequence[I
     else:
         form, queries = "text, a query a line", _from_lines(path, text, items, all_items)
     return Predictions(name, path, form, queries)
+
+
+def _read_text(path: Path) -> str:
+    """Read UTF-8. A byte that is none becomes a lone surrogate: its query fails, and no other one.
+
+    Raises:
+        DataError: The file is UTF-16.
+    """
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError("predictions", f"{path} is UTF-16", "save it as UTF-8")
+    text = content.decode("utf-8-sig", "surrogateescape")
+    damaged = sum(bool(_NOT_UTF8.search(line)) for line in text.split("\n"))
+    if damaged:
+        warnings.warn(f"{path}: {damaged} lines are not UTF-8; what they hold fails", stacklevel=3)
+    return text
 
 
 def write_spider(path: Path, queries: Sequence[str]) -> None:
@@ -155,15 +171,15 @@ def _json_lines(path: Path, text: str) -> list[Any]:
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except ValueError as error:
-                raise DataError("predictions", f"{path}, line {number} is not JSON ({error})", "mend it") from error
+            except (ValueError, RecursionError) as error:
+                raise DataError("predictions", f"{path}, line {number} is not JSON ({error})", "fix it") from error
     return records
 
 
 def _from_json(path: Path, text: str, items: Sequence[Item], all_items: Sequence[Item]) -> list[str]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("predictions", f"{path} is not JSON ({error})", "write it again") from error
     if isinstance(content, list) and content and isinstance(content[0], dict):
         return _from_records(path, content, items, all_items)

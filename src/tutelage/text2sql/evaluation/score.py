@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, UserError
 from tutelage.core.store import Store
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
+from tutelage.text2sql.database.session import message
 from tutelage.text2sql.evaluation.bird_judge import BirdJudge
 from tutelage.text2sql.evaluation.efficiency import REPEATS, root_mean
 from tutelage.text2sql.evaluation.gold import (
@@ -23,7 +24,7 @@ from tutelage.text2sql.evaluation.gold import (
     load_benchmark,
 )
 from tutelage.text2sql.evaluation.gold_results import GoldResults
-from tutelage.text2sql.evaluation.outcome import STATUSES, ItemStatus, Judge, Needs, Outcome
+from tutelage.text2sql.evaluation.outcome import NO_PREVIEW, STATUSES, ItemStatus, Judge, Needs, Outcome
 from tutelage.text2sql.evaluation.predictions import Predictions, read_predictions
 from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interval, mcnemar
 from tutelage.text2sql.evaluation.spider_judge import SpiderJudge
@@ -183,7 +184,7 @@ def score_predictions(
         predictions: One file or two, in any form that `predictions.read_predictions` knows.
         store: Where gold results are kept.
         mode: Whether the headline is the ``official`` or the ``strict`` number; both are always worked out.
-        on_missing: ``skip`` leaves out, and counts, questions whose database is not there.
+        on_missing: ``skip`` leaves out, and counts, questions whose database is not there or cannot be read.
         split: Which questions; see `gold.load_benchmark`.
         metrics: Which metrics; None means Spider's two, or BIRD's EX and Soft-F1. VES and R-VES take 200 more
             executions for each right answer.
@@ -271,7 +272,7 @@ class BenchmarkScorer:
             queries: In the order of the items.
             themselves: These are the golds, so nothing but golds need run.
         """
-        needs = [self.judge.needs(item, query) for item, query in zip(self.items, queries, strict=True)]
+        needs = [self._needs(item, query) for item, query in zip(self.items, queries, strict=True)]
         self._golds.fill(query for need in needs for query in need.gold)
         if themselves:
             self._golds.fill(query for need in needs for query in need.predicted)
@@ -295,8 +296,24 @@ class BenchmarkScorer:
 
         return self._golds.note(database, item.sql, "suspicions", find)
 
+    def _needs(self, item: Item, query: str) -> Needs:
+        try:
+            return self.judge.needs(item, query)
+        except UserError:
+            raise
+        except Exception:
+            return Needs()  # judging it fails in the same way, and says so
+
     def _judge(self, item: Item, query: str, found: Mapping[tuple[Path, str], Result]) -> Outcome:
-        return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])
+        """Judge one prediction; where our own code fails on it, it counts as wrong, is named, and ends nothing."""
+        try:
+            return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])
+        except UserError:
+            raise
+        except Exception as error:
+            zeros = dict.fromkeys(self.judge.metrics, 0.0)
+            what = message(f"the scorer failed: {type(error).__name__}: {error}")
+            return Outcome(zeros, zeros, "scorer_error", "scorer_error", (), what, NO_PREVIEW, NO_PREVIEW)
 
     def _predicted(self, needs: Sequence[Needs], themselves: bool) -> Iterator[Mapping[tuple[Path, str], Result]]:
         """The results of each item's predicted queries, run ahead by the pool and forgotten item by item.

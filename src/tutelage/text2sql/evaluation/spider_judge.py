@@ -19,7 +19,7 @@ from tutelage.text2sql.evaluation.execution import (
 )
 from tutelage.text2sql.evaluation.gold import Benchmark, Item, read_schema
 from tutelage.text2sql.evaluation.hardness import LEVELS, hardness
-from tutelage.text2sql.evaluation.outcome import ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran, writes
+from tutelage.text2sql.evaluation.outcome import NO_PREVIEW, ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran, writes
 from tutelage.text2sql.evaluation.spider_sql import Schema, SpiderSyntaxError, parse
 
 # Longer ones are answers gone wrong, and taking them apart would take minutes.
@@ -77,7 +77,7 @@ class SpiderJudge:
         strict: dict[str, float] = {}
         reasons: list[str] = []
         verdicts: list[_Verdict] = []
-        previews = Preview((), [], 0, ""), Preview((), [], 0, "")
+        previews = NO_PREVIEW, NO_PREVIEW
         if "execution" in self.metrics:
             verdicts += [
                 self._execution(item, prediction, gold, predicted),

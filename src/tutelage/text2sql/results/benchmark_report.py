@@ -20,22 +20,25 @@ from tutelage.text2sql.evaluation.gold import DOUBTFUL_DATABASES
 from tutelage.text2sql.evaluation.outcome import Outcome, Preview
 from tutelage.text2sql.evaluation.score import MODES, Mode, Scores, SystemScore
 
+# What no HTML page may hold: control characters, and halves of surrogate pairs.
+_INVISIBLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufffe\\uffff]")
 _WORDS = re.compile(r"\s+|\w+|'[^']*'|\"[^\"]*\"|.", re.DOTALL)
 _LONGEST_CELL = 60
 _LONGEST_QUERY = 5_000
 
 
 def write_reports(scores: Scores, out: Path) -> None:
-    """Write everything into a folder; of two systems, each one's items go into a folder of its own name."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "scores.json", json.dumps(as_json(scores), indent=2, ensure_ascii=False) + "\n")
-    write_atomically(out / "report.html", _html(scores))
-    if len(scores.systems) == 1:
-        write_atomically(out / "items.csv", items_csv(scores, scores.systems[0]))
-        return
+    """Write everything into a folder; of two systems, each one's items go into a folder of its own name.
+
+    What scoring took long to find is written first, and what is drawn from it last.
+    """
     for name, system in zip(system_names(scores), scores.systems, strict=True):
-        (out / name).mkdir(exist_ok=True)
-        write_atomically(out / name / "items.csv", items_csv(scores, system))
+        folder = out if len(scores.systems) == 1 else out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "items.csv", items_csv(scores, system))
+    content = json.dumps(as_json(scores), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(out / "scores.json", content + "\n")
+    write_atomically(out / "report.html", visible(_html(scores)))
 
 
 def table(scores: Scores) -> str:
@@ -45,6 +48,7 @@ def table(scores: Scores) -> str:
         f"{scores.benchmark.name} {scores.benchmark.split}, {scores.mode}: {len(scores.groups)} items"
         + (f" of {len(scores.groups) + skipped}; no database for {skipped}" if skipped else "")
     ]
+    lines += [f"  not scored: {db_id}, {why}" for db_id, why in scores.benchmark.unreadable.items()]
     width = max(len(system.predictions.name) for system in (*scores.systems, scores.gold))
     for system in (scores.gold, *scores.systems):
         parts = []
@@ -83,6 +87,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "mode": scores.mode,
         "items": len(scores.groups),
         "skipped": scores.benchmark.missing,
+        "unreadable": dict(scores.benchmark.unreadable),
         "keep_distinct": scores.keep_distinct,
         f"{scores.group_name}_differs": scores.num_other_groups,
         "systems": [_system_json(scores, system) for system in scores.systems],
@@ -106,7 +111,12 @@ def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
     def numbers(mode: Mode, places: Sequence[int] | None = None) -> dict[str, Any]:
         found = {metric: scores.score(system, metric, mode, places) for metric in scores.metrics}
         return {
-            metric: {"value": score.value, "interval_95": [score.low, score.high], "items": score.items}
+            metric: {
+                # JSON has no NaN, which a score over no items is.
+                "value": score.value if score.items else None,
+                "interval_95": [score.low, score.high] if score.items else None,
+                "items": score.items,
+            }
             for metric, score in found.items()
         }
 
@@ -274,6 +284,11 @@ def marked_difference(gold: str, predicted: str) -> tuple[Markup, Markup]:
             text = escape("".join(part))
             side.append(text if operation == "equal" or not text.strip() else Markup(f"<{tag}>{text}</{tag}>"))
     return Markup().join(marked[0]), Markup().join(marked[1])
+
+
+def visible(page: str) -> str:
+    r"""Show characters that a page cannot hold by their number, as ``\x00`` or ``\ud800``."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), page)
 
 
 def _cell(value: Any) -> str:

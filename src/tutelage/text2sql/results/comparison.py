@@ -1,12 +1,11 @@
 """Two runs side by side, on the test questions that both answered."""
 
-import csv
 from pathlib import Path
 
 from tutelage.core.errors import DataError
 from tutelage.core.results import print_table
 from tutelage.text2sql.evaluation.significance import mcnemar
-from tutelage.text2sql.results.items import ITEMS
+from tutelage.text2sql.results.items import ITEMS, read_items
 
 SOURCES = {"seed": "people's questions", "explored": "held-out explored questions"}
 Question = tuple[str, str, str, str]  # source, id, question, gold query
@@ -20,13 +19,12 @@ def read_rights(folder: Path) -> dict[Question, float]:
     """
     path = folder / ITEMS
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {
-                (item["source"], item["id"], item["question"], item["gold"]): float(item["right"])
-                for item in csv.DictReader(file)
-                if item["right"]
-            }
-    except (OSError, ValueError, KeyError) as error:
+        return {
+            (item["source"], item["id"], item["question"], item["gold"]): float(item["right"])
+            for item in read_items(path)
+            if item["right"]
+        }
+    except (OSError, ValueError) as error:
         raise DataError(
             str(path), f"cannot be read ({error})", f"write it again: python evaluate.py run={folder}"
         ) from None

@@ -1,13 +1,16 @@
 """The scored questions of a run, one by one: ``items.csv``."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.core.store import write_atomically
 from tutelage.text2sql.data.examples import Example
 
 ITEMS = "items.csv"
+COLUMNS = ("id", "db_id", "source", "difficulty", "level", "right", "status", "question", "gold", "sql", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +34,26 @@ class Item:
 
 def write_items(path: Path, items: Sequence[Item]) -> None:
     """Write a row a scored question."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(
-            ["id", "db_id", "source", "difficulty", "level", "right", "status", "question", "gold", "sql", "error"]
-        )
+    with io.StringIO(newline="") as buffer:
+        out = csv.writer(buffer)
+        out.writerow(COLUMNS)
         for item in items:
             e = item.example
             right = "" if item.right is None else int(item.right)
-            out.writerow(
-                [
-                    e.id,
-                    e.db_id,
-                    e.source,
-                    e.difficulty,
-                    e.level,
-                    right,
-                    item.status,
-                    e.question,
-                    e.sql,
-                    item.sql,
-                    item.error,
-                ]
-            )
+            asked = [e.id, e.db_id, e.source, e.difficulty, e.level]
+            out.writerow([*asked, right, item.status, e.question, e.sql, item.sql, item.error])
+        write_atomically(path, buffer.getvalue())
+
+
+def read_items(path: Path) -> list[dict[str, str]]:
+    """Read the rows again.
+
+    Raises:
+        OSError, ValueError: The file is gone, or is something else.
+    """
+    csv.field_size_limit(2**31 - 1)  # a query may be longer than 128 kB, Python's own limit
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not set(COLUMNS) <= rows[0].keys():
+        raise ValueError(f"{path} has other columns")
+    return rows

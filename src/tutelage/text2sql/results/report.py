@@ -1,6 +1,5 @@
 """What a run ends with: a table in the terminal, and a page that needs nothing else."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
+from tutelage.core.store import write_atomically
 from tutelage.core.task import Metrics
-from tutelage.text2sql.results.items import ITEMS
+from tutelage.text2sql.results.benchmark_report import visible
+from tutelage.text2sql.results.items import ITEMS, read_items
 
 MODELS = {"base/": "base model, untrained", "sft/": "trained on seed questions alone", "": "this run"}
 SCORES = {
@@ -63,8 +64,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
     """Write the self-contained report.html."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql.results", "."), autoescape=True)
     columns, rows = summary(metrics)
-    with (folder / ITEMS).open(newline="", encoding="utf-8") as file:
-        items = list(csv.DictReader(file))
+    items = read_items(folder / ITEMS)
     page = environment.get_template("report.html.jinja").render(
         title=_title(cfg),
         columns=columns,
@@ -77,7 +77,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
         metrics=metrics,
         config=OmegaConf.to_yaml(cfg, resolve=True),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_atomically(folder / "report.html", visible(page))
 
 
 def groups(items: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
