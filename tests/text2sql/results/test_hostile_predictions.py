@@ -33,8 +33,9 @@ class Page(HTMLParser):
 
 
 def evaluate(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    places = [f"store={folder / 'store'}", f"run={folder / 'run'}"]
     return subprocess.run(
-        [sys.executable, "evaluate.py", "task=text2sql", f"store={folder / 'store'}", f"run={folder / 'run'}", *overrides],
+        [sys.executable, "evaluate.py", "task=text2sql", *places, *overrides],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,

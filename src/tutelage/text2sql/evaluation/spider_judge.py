@@ -19,7 +19,17 @@ from tutelage.text2sql.evaluation.execution import (
 )
 from tutelage.text2sql.evaluation.gold import Benchmark, Item, read_schema
 from tutelage.text2sql.evaluation.hardness import LEVELS, hardness
-from tutelage.text2sql.evaluation.outcome import NO_PREVIEW, ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran, writes
+from tutelage.text2sql.evaluation.outcome import (
+    NO_PREVIEW,
+    ItemStatus,
+    Needs,
+    Outcome,
+    Preview,
+    Run,
+    failed_status,
+    ran,
+    writes,
+)
 from tutelage.text2sql.evaluation.spider_sql import Schema, SpiderSyntaxError, parse
 
 # Longer ones are answers gone wrong, and taking them apart would take minutes.
