@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.data.explored import example_of, split_explored, template
+from tutelage.text2sql.data.explored import example_of, split_by_template, template
 from tutelage.text2sql.explore.pair import Pair
 
 
@@ -31,7 +31,7 @@ def test_no_held_out_template_or_question_was_trained_on() -> None:
     examples = [
         explored(n, f"Which of kind {n % 40} has {n}?", f"SELECT a{n % 40} FROM t WHERE b = {n}") for n in range(400)
     ]
-    parts = split_explored(examples, val=0.2, held_out=0.3, seed=0)
+    parts = split_by_template(examples, val=0.2, held_out=0.3, seed=0)
     assert sum(map(len, parts.values())) == 400
     place = defaultdict(set)
     for part, found in parts.items():
@@ -50,23 +50,23 @@ def test_one_question_in_two_words_of_sql_stays_together() -> None:
         explored(3, "Count the a.", "SELECT sum(1) FROM t WHERE a IS NOT NULL"),
     ]
     for seed in range(30):
-        parts = split_explored(chain, val=0.3, held_out=0.4, seed=seed)  # one group cannot be cut
+        parts = split_by_template(chain, val=0.3, held_out=0.4, seed=seed)  # one group cannot be cut
         assert sorted(len(part) for part in parts.values()) == [0, 0, 4]
 
 
 def test_the_cut_depends_on_seed_and_templates_only() -> None:
     examples = [explored(n, f"What is {n}th a{n}?", f"SELECT a{n} FROM t") for n in range(300)]
-    first = split_explored(examples, val=0.1, held_out=0.1, seed=1)
-    backwards = split_explored(examples[::-1], val=0.1, held_out=0.1, seed=1)
+    first = split_by_template(examples, val=0.1, held_out=0.1, seed=1)
+    backwards = split_by_template(examples[::-1], val=0.1, held_out=0.1, seed=1)
     assert {p: {e.id for e in es} for p, es in first.items()} == {p: {e.id for e in es} for p, es in backwards.items()}
-    more = split_explored([*examples, explored(999, "new?", "SELECT z FROM z")], val=0.1, held_out=0.1, seed=1)
+    more = split_by_template([*examples, explored(999, "new?", "SELECT z FROM z")], val=0.1, held_out=0.1, seed=1)
     assert set(first["held_out"]) <= set(more["held_out"])
-    assert first["held_out"] != split_explored(examples, val=0.1, held_out=0.1, seed=2)["held_out"]
+    assert first["held_out"] != split_by_template(examples, val=0.1, held_out=0.1, seed=2)["held_out"]
 
 
 def test_shares_are_about_right_and_databases_apart() -> None:
     examples = [explored(n, f"q{'x' * n}", f"SELECT a{n} FROM t", db) for n in range(500) for db in ("d", "e")]
-    parts = split_explored(examples, val=0.1, held_out=0.2, seed=0)
+    parts = split_by_template(examples, val=0.1, held_out=0.2, seed=0)
     assert 60 < len(parts["val"]) < 140
     assert 140 < len(parts["held_out"]) < 260
     held = {db: {e.sql for e in parts["held_out"] if e.db_id == db} for db in ("d", "e")}
@@ -76,7 +76,7 @@ def test_shares_are_about_right_and_databases_apart() -> None:
 def test_few_templates_still_leave_some_to_pick_and_to_score_by() -> None:
     examples = [explored(n, f"q{'x' * n}", f"SELECT a{n} FROM t") for n in range(4)]
     for seed in range(20):
-        parts = split_explored(examples, val=0.05, held_out=0.05, seed=seed)
+        parts = split_by_template(examples, val=0.05, held_out=0.05, seed=seed)
         assert min(map(len, parts.values())) >= 1
 
 

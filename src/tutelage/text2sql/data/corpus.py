@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store, content_hash
 from tutelage.text2sql.data.examples import Example, Source
-from tutelage.text2sql.data.explored import Part, example_of, split_explored
+from tutelage.text2sql.data.explored import Part, example_of, split_by_template
 from tutelage.text2sql.data.methods import DbExplore, Method, thin
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
@@ -99,16 +99,24 @@ def assemble(
     parts: dict[Part, list[Example]] = {"train": list(explored), "val": [], "held_out": []}
     val = [e for e in source.split("val") if e.sql is not None]
     held_out: list[Example] = []
+    share = 0.0 if val else method.val_share
     if isinstance(method, DbExplore):
-        share = 0.0 if val else method.val_share
-        parts = split_explored(explored, val=share, held_out=method.held_out, seed=0)
+        parts = split_by_template(explored, val=share, held_out=method.held_out, seed=0)
         held_out = thin(parts["held_out"], method.held_out_size, "held out", seed=0)
+    val = val or parts["val"]
     seeds = [e for e in source.split("train") if e.sql is not None]
+    if not val:  # nothing was explored, so some of the seeds must tell
+        seed_parts = split_by_template(seeds, val=share, held_out=0.0, seed=0)
+        seeds, val = seed_parts["train"], seed_parts["val"]
     stages = method.stages(seeds, parts["train"], seed=seed)
     test = thin([e for e in source.split("test") if e.sql is not None], test_size, "test", seed=0)
-    val = val or parts["val"]
     if not val:
-        raise ConfigError("data", "no questions to pick a checkpoint by", "give validation questions, or explore more")
+        raise ConfigError(
+            "data",
+            "no questions to pick a checkpoint by: what is trained on has a single query template, or method.val_share "
+            "is 0",
+            "give validation questions (data=own: data.val=…), more training questions, or explore more",
+        )
     if not test and not held_out:
         raise ConfigError("data", "nothing to score on", "give test questions, or take method.held_out above 0")
     trained = [example for stage in stages for example in stage]

@@ -1,4 +1,4 @@
-"""Explored pairs as examples, and an honest cut of them into training and held-out questions."""
+"""Explored pairs as examples, and a cut of questions into training and held-out ones that share no query template."""
 
 import re
 from collections.abc import Iterable
@@ -35,8 +35,10 @@ def template(sql: str) -> str:
     return " ".join(_LITERAL.sub("?", sql).lower().split())
 
 
-def split_explored(examples: Iterable[Example], *, val: float, held_out: float, seed: int) -> dict[Part, list[Example]]:
-    """Cut explored examples so that no template of a held-out query was trained on.
+def split_by_template(
+    examples: Iterable[Example], *, val: float, held_out: float, seed: int
+) -> dict[Part, list[Example]]:
+    """Cut examples so that no template of a held-out query was trained on.
 
     Examples of one template, or of one question up to its literals, go to one part: otherwise a model could answer a
     held-out question by changing a value in a query that it has seen.

@@ -17,6 +17,7 @@ class Method(ABC):
     """Chooses the training examples."""
 
     explores: ClassVar[bool]  # whether it needs explored pairs
+    val_share: float  # of what is trained on, by template: picks the checkpoint where the data has no val questions
 
     @abstractmethod
     def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
@@ -32,13 +33,16 @@ class Sft(Method):
 
     explores = False
 
-    def __init__(self, *, max_seeds: int | None = None) -> None:
+    def __init__(self, *, max_seeds: int | None = None, val_share: float = 0.1) -> None:
         """Choose how many.
 
         Args:
             max_seeds: The most seed questions, drawn evenly; None for all.
+            val_share: The part of the seeds' query templates that picks the checkpoint where the data has no
+                validation questions.
         """
-        self.max_seeds = max_seeds
+        _check_share("val_share", val_share)
+        self.max_seeds, self.val_share = max_seeds, val_share
 
     def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
         if not seeds:
@@ -79,11 +83,8 @@ class DbExplore(Method):
         """
         if seed_share is not None and not 0 <= seed_share <= 1:
             raise ConfigError("method.seed_share", f"{seed_share} is no share", "give a number in [0, 1], or null")
-        for key, share in (("held_out", held_out), ("val_share", val_share)):
-            if not 0 <= share < 0.5:
-                raise ConfigError(
-                    f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)"
-                )
+        _check_share("held_out", held_out)
+        _check_share("val_share", val_share)
         self.seed_share, self.max_seeds, self.max_pairs, self.max_level = seed_share, max_seeds, max_pairs, max_level
         self.curriculum = curriculum
         self.held_out, self.held_out_size, self.val_share = held_out, held_out_size, val_share
@@ -110,6 +111,11 @@ class DbExplore(Method):
             part + [pair for pair in pairs if pair.level == level]
             for level, part in zip(levels or [0], spread, strict=True)
         ]
+
+
+def _check_share(key: str, share: float) -> None:
+    if not 0 <= share < 0.5:
+        raise ConfigError(f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)")
 
 
 def thin(examples: Sequence[Example], most: int | None, *key: str, seed: int) -> list[Example]:

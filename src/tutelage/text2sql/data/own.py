@@ -8,6 +8,7 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.seeds import read_seeds
 
 
@@ -21,6 +22,7 @@ class Own(Questions):
         store: str,
         explored: str | None = None,
         train: str | None = None,
+        val: str | None = None,
         test: str | None = None,
         descriptions: str | None = None,
     ) -> None:
@@ -31,6 +33,7 @@ class Own(Questions):
             store: The folder that keeps its catalog.
             explored: The folder that ``explore.py database=…`` wrote; None to explore before training.
             train: Questions with SQL to train on, as JSON lines of ``question`` and ``sql``; None for none.
+            val: The same to pick a checkpoint by; None to hold some out of what is trained on.
             test: The same to test on; None to score on held-out explored pairs only.
             descriptions: A folder of CSV files that say what columns mean, as BIRD lays it out.
 
@@ -41,17 +44,20 @@ class Own(Questions):
         check_file(path, where="data.database")
         folder = None if explored is None else Path(explored)
         if folder is not None:
-            check_explored(folder)
+            check_explored(folder, db_id=path.stem)
         splits: dict[Split, list[Example]] = {
             "train": _read(train, db_id=path.stem, split="train"),
-            "val": [],
+            "val": _read(val, db_id=path.stem, split="val"),
             "test": _read(test, db_id=path.stem, split="test"),
         }
         meanings = None if descriptions is None else Path(descriptions)
         if meanings is not None and not meanings.is_dir():
             raise DataError("data.descriptions", f"no folder {meanings}", "give the folder of its CSV files, or null")
         inputs: dict[str, Any] = {"database": file_hash(path)}
-        inputs |= {name: file_hash(Path(file)) for name, file in (("train", train), ("test", test)) if file is not None}
+        files = {"train": train, "val": val, "test": test}
+        inputs |= {name: file_hash(Path(file)) for name, file in files.items() if file is not None}
+        if folder is not None:
+            inputs["explored"] = file_hash(folder / "pairs.jsonl")
         if meanings is not None:
             inputs |= {file.name: file_hash(file) for file in sorted(meanings.glob("*.csv"))}
         super().__init__(
@@ -66,11 +72,12 @@ class Own(Questions):
         )
 
 
-def check_explored(folder: Path) -> None:
-    """Refuse a folder that holds no pairs.
+def check_explored(folder: Path, *, db_id: str) -> None:
+    """Refuse a folder that holds no pairs about a database.
 
     Raises:
-        DataError: No such folder, an exploration that was broken off, or one that found nothing.
+        DataError: No such folder, an exploration that was broken off, one that found nothing, or one of another
+            database.
     """
     hint = "run explore.py database=… and give the folder that it names at its end"
     if not folder.is_dir():
@@ -83,6 +90,14 @@ def check_explored(folder: Path) -> None:
             "data.explored",
             f"{pairs} is empty",
             "look at the rejections that explore.py printed; explore with more walks",
+        )
+    others = sorted({pair.db_id for pair in read_pairs(folder)} - {db_id})
+    if others:
+        raise DataError(
+            "data.explored",
+            f"{pairs} asks about {', '.join(others)}, but data.database is {db_id}",
+            f"give the folder that was explored in {db_id}, or name the file as its database was called: db_id is the "
+            "file's name without its ending",
         )
 
 

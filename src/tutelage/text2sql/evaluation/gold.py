@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ class Benchmark:
         split: Which questions.
         all_items: In the data's order.
         databases: The files of each database that can be read, its own first; more than one is a test suite.
+        not_asked: How many questions were left out, since a run that is scored was not asked them.
         unreadable: Why a database whose file is there cannot be read, by db_id.
         keys: Spider: the columns that foreign keys make one, by db_id.
     """
@@ -59,11 +60,18 @@ class Benchmark:
     databases: Mapping[str, tuple[Path, ...]]
     unreadable: Mapping[str, str]
     keys: Mapping[str, Mapping[str, str]]
+    not_asked: int = 0
 
     @property
     def items(self) -> list[Item]:
         """Those whose database can be read."""
         return [item for item in self.all_items if item.db_id in self.databases]
+
+    def without(self, places: Collection[int]) -> "Benchmark":
+        """The same without some of `items`, by their place."""
+        left_out = {id(item) for place, item in enumerate(self.items) if place in places}
+        kept = [item for item in self.all_items if id(item) not in left_out]
+        return replace(self, all_items=kept, not_asked=self.not_asked + len(left_out))
 
     @property
     def missing(self) -> dict[str, int]:

@@ -3,8 +3,8 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tutelage.core.store import write_atomically
 from tutelage.text2sql.evaluation.gold import Item
 
 BIRD_SEPARATOR = "\t----- bird -----\t"
+_SOURCES = ("seed", "explored")
 _NOT_UTF8 = re.compile("[\\udc80-\\udcff]")  # as surrogateescape leaves the bytes
 # Where the official scorers have no way to say that there is no prediction: fails, so it scores 0.
 NO_PREDICTION = "SELECT"
@@ -27,12 +28,19 @@ class Predictions:
         path: Where they come from.
         form: How the file is written.
         queries: In the order of the items; empty where the system gave none.
+        not_asked: The places of items that a run was not asked (``data.test_size``); only a run's own file has any.
     """
 
     name: str
     path: Path
     form: str
     queries: list[str]
+    not_asked: frozenset[int] = frozenset()
+
+    def without(self, places: Collection[int]) -> "Predictions":
+        """The same without some items."""
+        kept = [query for place, query in enumerate(self.queries) if place not in places]
+        return replace(self, queries=kept, not_asked=frozenset())
 
 
 def read_predictions(path: Path, *, items: Sequence[Item], all_items: Sequence[Item]) -> Predictions:
@@ -40,7 +48,8 @@ def read_predictions(path: Path, *, items: Sequence[Item], all_items: Sequence[I
 
     Forms: Spider's text (a query a line, optionally a tab and the db_id); BIRD's JSON (place or question_id →
     ``SQL\\t----- bird -----\\tdb_id``, or plain SQL); a JSON list; JSON lines with ``id`` and ``prediction`` (or
-    ``sql``), as runs write them; a JSON object with ``predictions`` and optionally ``question_ids``.
+    ``sql``), as runs write them, where ``source`` tells people's questions from explored ones, which are passed over,
+    and questions may be missing; a JSON object with ``predictions`` and optionally ``question_ids``.
 
     Args:
         path: The file.
@@ -56,7 +65,10 @@ def read_predictions(path: Path, *, items: Sequence[Item], all_items: Sequence[I
     text = _read_text(path)
     name = path.parent.name if path.stem in ("predictions", "predict") else path.stem
     if path.suffix == ".jsonl":
-        form, queries = "JSON lines", _from_records(path, _json_lines(path, text), items, all_items)
+        records = _json_lines(path, text)
+        if records and all(isinstance(record, dict) and record.get("source") in _SOURCES for record in records):
+            return _of_run(name, path, records, items, all_items)
+        form, queries = "JSON lines", _from_records(path, records, items, all_items)
     elif path.suffix == ".json" or text.lstrip()[:1] in ("{", "["):
         form, queries = "JSON", _from_json(path, text, items, all_items)
     else:
@@ -160,6 +172,24 @@ def _of_items(queries: Sequence[str], items: Sequence[Item], covered: Sequence[I
         return list(queries)
     scored = {item.db_id for item in items}
     return [query for query, item in zip(queries, covered, strict=True) if item.db_id in scored]
+
+
+# ---- a run's own file -------------------------------------------------------------------------------------------
+
+
+def _of_run(
+    name: str, path: Path, records: list[Any], items: Sequence[Item], all_items: Sequence[Item]
+) -> Predictions:
+    """The answers to people's questions; the others of the split were left out by ``data.test_size``."""
+    given = {str(record["id"]).rpartition("/")[2] for record in records if record["source"] == "seed" and "id" in record}
+    not_asked = frozenset(place for place, item in enumerate(items) if item.id not in given)
+    if len(not_asked) == len(items):
+        raise DataError("predictions", f"{path} answers none of these questions", "give the data that the run used")
+    empty = [{"id": items[place].id, "sql": ""} for place in not_asked]
+    asked = [record for record in records if record["source"] == "seed"]
+    at_hand = {item.db_id for item in items}
+    empty += [{"id": item.id, "sql": ""} for item in all_items if item.db_id not in at_hand and item.id not in given]
+    return Predictions(name, path, "a run's answers", _from_records(path, [*asked, *empty], items, all_items), not_asked)
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------

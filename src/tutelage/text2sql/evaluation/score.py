@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from tutelage.core.errors import ConfigError, UserError
+from tutelage.core.errors import ConfigError, DataError, UserError
 from tutelage.core.store import Store
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
 from tutelage.text2sql.database.session import message
@@ -201,6 +201,12 @@ def score_predictions(
     data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing)
     items = data.items
     systems = [read_predictions(path, items=items, all_items=data.all_items) for path in predictions]
+    not_asked = frozenset[int]().union(*(system.not_asked for system in systems))
+    if not_asked:
+        data, systems = data.without(not_asked), [system.without(not_asked) for system in systems]
+        items = data.items
+    if not items:
+        raise DataError("predictions", "the two runs were not asked one same question", "score each by itself")
     with ExitStack() as stack:
         scorer = BenchmarkScorer(
             data, metrics=chosen, keep_distinct=keep_distinct, limits=limits, workers=workers, store=store, stack=stack

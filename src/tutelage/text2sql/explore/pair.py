@@ -118,10 +118,17 @@ def read_pairs(folder: Path) -> list[Pair]:
     """Read the accepted pairs of an exploration, in the order in which they were found.
 
     Raises:
-        DataError: The folder holds no finished exploration.
+        DataError: The folder holds no finished exploration, or its file is damaged.
     """
     path = folder / "pairs.jsonl"
     if not path.is_file():
         raise DataError("pairs", f"no pairs.jsonl in {folder}", "give the folder of a finished exploration")
+    pairs = []
     with path.open(encoding="utf-8") as file:
-        return [Pair.from_json(json.loads(line)) for line in file]
+        for number, line in enumerate(file, 1):
+            try:
+                pairs.append(Pair.from_json(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"line {number} of {path} is no pair ({type(error).__name__}: {error})"
+                raise DataError("pairs", what, "explore again: the file was changed or cut off") from None
+    return pairs

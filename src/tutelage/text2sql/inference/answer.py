@@ -77,6 +77,7 @@ class Answer:
         id: The example's.
         db_id: The database's.
         question: As asked.
+        source: Who asked: people (``seed``), or an exploration.
         sql: The chosen query; empty if the model wrote none.
         chosen: Its index among the candidates.
         candidates: All of them, repairs last.
@@ -86,6 +87,7 @@ class Answer:
     id: str
     db_id: str
     question: str
+    source: Literal["seed", "explored"]
     sql: str
     chosen: int
     candidates: tuple[Candidate, ...]
@@ -241,6 +243,7 @@ class Answerer:
                     id=example.id,
                     db_id=example.db_id,
                     question=example.question,
+                    source=example.source,
                     sql=candidates[chosen].sql,
                     chosen=chosen,
                     candidates=tuple(candidates),

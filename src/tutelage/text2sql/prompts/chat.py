@@ -4,6 +4,7 @@
 tokenizer's version: Qwen2.5's template, for one, inserts a system turn of its own when none is given.
 """
 
+import re
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tutelage.core.errors import ConfigError
@@ -68,13 +69,41 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], *,
             ids += [start, *turn, end, *newline]
         return [*ids, start, *text_ids(tokenizer, "assistant\n")]
     if template == "own":
-        turns = [{"role": str(message["role"]), "content": message["content"]} for message in messages]
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert isinstance(rendered, str)
-        return list(tokenizer.encode(rendered, add_special_tokens=False))
+        return _own_ids(tokenizer, messages)
     text = "\n\n".join(message["content"] for message in messages) + "\n\n"
     beginning = tokenizer.encode("", add_special_tokens=True)  # a begin-of-text token where the model wants one
     return [*beginning, *text_ids(tokenizer, text)]
+
+
+def _own_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> list[int]:
+    """Token ids as the tokenizer's own template gives them; a marker in the text of a turn stays text.
+
+    Once a template is rendered, its markers look like those of the text. So each of the text's is rendered as a
+    character that occurs nowhere, and put back as the ids of plain text.
+    """
+    text = "".join(message["content"] for message in messages)
+    special = sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True)
+    found = list(dict.fromkeys(re.findall("|".join(map(re.escape, special)), text))) if special else []
+    unused = (char for char in map(chr, range(0xE000, 0xF8FF)) if char not in text)
+    marker_of = dict(zip(unused, found, strict=False))
+
+    def hide(content: str) -> str:
+        for char, marker in marker_of.items():
+            content = content.replace(marker, char)
+        return content
+
+    turns = [{"role": str(message["role"]), "content": hide(message["content"])} for message in messages]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert isinstance(rendered, str)
+    if not marker_of:
+        return list(tokenizer.encode(rendered, add_special_tokens=False))
+    ids: list[int] = []
+    for piece in re.split(f"([{''.join(marker_of)}])", rendered):
+        if piece in marker_of:
+            ids += text_ids(tokenizer, marker_of[piece])
+        elif piece:
+            ids += tokenizer.encode(piece, add_special_tokens=False)
+    return ids
 
 
 def text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -43,10 +43,12 @@ def write_reports(scores: Scores, out: Path) -> None:
 
 def table(scores: Scores) -> str:
     """The closing table, as text."""
-    skipped = sum(scores.benchmark.missing.values())
+    skipped, not_asked = sum(scores.benchmark.missing.values()), scores.benchmark.not_asked
     lines = [
         f"{scores.benchmark.name} {scores.benchmark.split}, {scores.mode}: {len(scores.groups)} items"
-        + (f" of {len(scores.groups) + skipped}; no database for {skipped}" if skipped else "")
+        + (f" of {len(scores.groups) + skipped + not_asked}" if skipped or not_asked else "")
+        + (f"; no database for {skipped}" if skipped else "")
+        + (f"; {not_asked} not asked (data.test_size)" if not_asked else "")
     ]
     lines += [f"  not scored: {db_id}, {why}" for db_id, why in scores.benchmark.unreadable.items()]
     width = max(len(system.predictions.name) for system in (*scores.systems, scores.gold))
@@ -87,6 +89,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "mode": scores.mode,
         "items": len(scores.groups),
         "skipped": scores.benchmark.missing,
+        "not_asked": scores.benchmark.not_asked,
         "unreadable": dict(scores.benchmark.unreadable),
         "keep_distinct": scores.keep_distinct,
         f"{scores.group_name}_differs": scores.num_other_groups,
