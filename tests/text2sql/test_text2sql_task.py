@@ -5,6 +5,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
+from tutelage.text2sql.evaluation.score import score_predictions
+from tutelage.text2sql.results.benchmark_report import table
 from tutelage.text2sql.results.items import Item, write_items
 from tutelage.text2sql.results.report import groups
 from tutelage.text2sql.results.scoring import LIMITS, ExecutionScorer, accuracy
-from tutelage.text2sql.task import load_run
+from tutelage.text2sql.task import Text2SqlTask, load_run
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
@@ -106,6 +109,86 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     for name, parameter in loaded.model.causal.named_parameters():
         torch.testing.assert_close(parameter, state[f"model.network.{name}"], rtol=0, atol=0)
     assert run.evaluate(folder)["test/ex_held_out"] == metrics["test/ex_held_out"]
+
+
+def questions(path: Path, asked: list[tuple[str, str]]) -> Path:
+    path.write_text("".join(json.dumps({"question": q, "sql": s}) + "\n" for q, s in asked))
+    return path
+
+
+@pytest.fixture
+def train_questions(tmp_path: Path) -> Path:
+    """Six questions that people wrote, of five query templates."""
+    asked = [(f"Who is from {city}?", f"SELECT name FROM person WHERE city = '{city}'") for city in CITIES[:2]]
+    asked += [(f"The {c} of all?", f"SELECT {c} FROM person") for c in ("name", "city", "age")]
+    return questions(tmp_path / "train.jsonl", [*asked, ("How old on average?", "SELECT avg(age) FROM person")])
+
+
+def test_sft_on_questions_of_ones_own(
+    own: list[str], train_questions: Path, compose_config: Compose, tmp_path: Path
+) -> None:
+    """Where there are no validation questions, some of what is trained on, by template, picks the checkpoint."""
+    own = [override for override in own if not override.startswith("data.explored")]
+    cfg = compose_config(*SMALL, *own, "method=sft", f"data.train={train_questions}", "trainer.max_epochs=1")
+    metrics = run.train(cfg, folder=tmp_path / "run")
+    assert (metrics["test/ex_count"], "val/best" in metrics) == (2, True)
+    corpus = json.loads((tmp_path / "run/manifest.json").read_text())["corpus"]
+    assert corpus["seeds"] + corpus["val"] == 6
+    assert corpus["val"] >= 1
+
+    given = questions(tmp_path / "val.jsonl", [("All ages?", "SELECT age FROM person")])
+    task = run.open_task(
+        compose_config(*SMALL, *own, "method=sft", f"data.train={train_questions}", f"data.val={given}"),
+        folder=tmp_path / "other",
+    )
+    assert isinstance(task, Text2SqlTask)
+    assert [e.id for e in task.corpus.val] == ["own/val/0"]
+    assert len(task.corpus.stages[0]) == 6
+
+
+def test_a_single_template_leaves_nothing_to_pick_by(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    one = questions(tmp_path / "train.jsonl", [(f"Over {n}?", f"SELECT {n} FROM person") for n in (3, 4)])
+    with pytest.raises(ConfigError, match=r"a single query template.*data\.val"):
+        run.open_task(compose_config(*SMALL, *own, "method=sft", f"data.train={one}"), folder=tmp_path)
+
+
+def test_seed_questions_alone_are_compared_with_on_ones_own(
+    own: list[str], train_questions: Path, compose_config: Compose, tmp_path: Path
+) -> None:
+    cfg = compose_config(
+        *SMALL, *own, f"data.train={train_questions}", "report.base=true", "trainer.max_epochs=1", "data.val_size=2"
+    )
+    metrics = run.train(cfg, folder=tmp_path / "run")
+    assert {metrics[f"{role}test/ex_count"] for role in ("", "base/", "sft/")} == {2}
+
+
+def test_answers_of_a_run_are_scored_by_the_published_scorer(
+    spider_root: Path, compose_config: Compose, tmp_path: Path
+) -> None:
+    """DB-Explore with ``data.test_size``: predictions.jsonl holds explored questions, and some of people's."""
+    (spider_root / "train_spider.json").write_text("[]")
+    options = [option for option in SMALL if option != "data=own"]
+    cfg = compose_config(
+        *options, "data=spider", f"data.root={spider_root}", "data.test_size=3", "explore.walks=6", "explore.per_level=8",
+        "explore.max_level=2", "method.held_out=0.3", "method.val_share=0.2", "trainer.max_epochs=1",
+    )  # fmt: skip
+    metrics = run.train(cfg, folder=tmp_path / "run")
+    assert metrics["test/ex_held_out_count"] >= 1
+    lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    assert Counter(line["source"] for line in lines) == {"seed": 3, "explored": metrics["test/ex_held_out_count"]}
+    scores = score_predictions(
+        benchmark="spider",
+        root=spider_root,
+        predictions=[tmp_path / "run/predictions.jsonl"],
+        store=tmp_path / "store",
+        workers=1,
+    )
+    assert (len(scores.systems[0].outcomes), scores.benchmark.not_asked) == (3, 2)
+    assert [item.id for item in scores.benchmark.items] == [line["id"].rpartition("/")[2] for line in lines[:3]]
+    assert scores.systems[0].predictions.queries == [line["sql"] for line in lines[:3]]
+    assert "3 items of 5; 2 not asked (data.test_size)" in table(scores)
 
 
 def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Compose, tmp_path: Path) -> None:

@@ -8,6 +8,16 @@ import pytest
 
 from tutelage.core.errors import DataError
 from tutelage.text2sql.data.own import Own
+from tutelage.text2sql.explore.pair import Pair
+
+
+def write_pairs(folder: Path, *db_ids: str) -> None:
+    """Write pairs about databases, in their order."""
+    pairs = [
+        Pair(f"{number}", db_id, 1, "Which?", "SELECT name FROM item", (), "mix", None, 0, (), ("item",), {})
+        for number, db_id in enumerate(db_ids)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair.to_json()) + "\n" for pair in pairs))
 
 
 @pytest.fixture
@@ -22,7 +32,7 @@ def shop(tmp_path: Path) -> Path:
 def test_own(shop: Path, tmp_path: Path) -> None:
     explored = tmp_path / "explored"
     explored.mkdir()
-    (explored / "pairs.jsonl").write_text("{}\n")
+    write_pairs(explored, "shop")
     questions = tmp_path / "test.jsonl"
     questions.write_text(json.dumps({"question": "How many items?", "sql": "SELECT count(*) FROM item"}) + "\n")
     source = Own(database=str(shop), store=str(tmp_path / "store"), explored=str(explored), test=str(questions))
@@ -32,6 +42,36 @@ def test_own(shop: Path, tmp_path: Path) -> None:
     assert (example.id, example.db_id, example.sql) == ("own/test/0", "shop", "SELECT count(*) FROM item")
     assert source.catalog("shop").tables[0].name == "item"
     assert source.fingerprint != Own(database=str(shop), store=str(tmp_path / "store")).fingerprint
+
+
+def test_what_was_explored_is_part_of_the_fingerprint(shop: Path, tmp_path: Path) -> None:
+    def fingerprint(count: int) -> str:
+        write_pairs(tmp_path, *["shop"] * count)
+        return Own(database=str(shop), store=str(tmp_path / "store"), explored=str(tmp_path)).fingerprint
+
+    assert fingerprint(1) == fingerprint(1) != fingerprint(2)
+
+
+def test_pairs_of_another_database_are_refused(shop: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path, "shop", "zoo", "zoo")
+    with pytest.raises(DataError, match=r"data\.explored: .*pairs\.jsonl asks about zoo, but data\.database is shop"):
+        Own(database=str(shop), store=str(tmp_path / "store"), explored=str(tmp_path))
+
+
+def test_a_damaged_line_is_named(shop: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path, "shop", "shop")
+    for damage in ("{}", "[1]", '{"id": "1", "db_id"', "7"):
+        with (tmp_path / "pairs.jsonl").open("a") as file:
+            file.write(damage + "\n")
+        with pytest.raises(DataError, match=r"line 3 of .*pairs\.jsonl is no pair"):
+            Own(database=str(shop), store=str(tmp_path / "store"), explored=str(tmp_path))
+        write_pairs(tmp_path, "shop", "shop")
+
+
+def test_validation_questions_of_ones_own(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").write_text(json.dumps({"question": "Q?", "sql": "SELECT 1"}) + "\n")
+    source = Own(database=str(shop), store=str(tmp_path / "store"), val=str(tmp_path / "val.jsonl"))
+    assert [example.id for example in source.split("val")] == ["own/val/0"]
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,20 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file"):
         read_predictions(tmp_path / "none.sql", items=ITEMS, all_items=ITEMS)
     (tmp_path / "p.sql").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match="is UTF-16"):
         read_predictions(tmp_path / "p.sql", items=ITEMS, all_items=ITEMS)
+    (tmp_path / "p.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is not JSON"):
+        read_predictions(tmp_path / "p.json", items=ITEMS, all_items=ITEMS)
+
+
+def test_a_line_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
+    lines = [b"SELECT 1" for _ in ITEMS]
+    lines[1] = b"SELECT 'caf\xe9'"
+    (tmp_path / "p.sql").write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.warns(UserWarning, match="1 lines are not UTF-8"):
+        read = read_predictions(tmp_path / "p.sql", items=ITEMS, all_items=ITEMS)
+    assert read.queries == ["SELECT 1" if place != 1 else "SELECT 'caf\udce9'" for place in range(len(ITEMS))]
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,28 @@ def test_an_item_that_our_scorer_fails_on_is_counted_and_named(
     assert "the scorer failed: RecursionError: too deep" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_two_runs_that_were_asked_different_questions(spider_root: Path, tmp_path: Path) -> None:
+    def run(name: str, *places: int) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        lines = [{"id": f"spider/dev/{place}", "sql": GOLD[place], "source": "seed"} for place in places]
+        lines += [{"id": "shop/0", "sql": "SELECT 0", "source": "explored"}]  # by its last part, question 0
+        path = tmp_path / name / "predictions.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    def scored(*paths: Path) -> Scores:
+        return score_predictions(benchmark="spider", root=spider_root, predictions=paths, store=tmp_path, workers=1)
+
+    scores = scored(run("a", 0, 1, 2), run("b", 4, 2, 1))
+    assert [item.id for item in scores.benchmark.items] == ["1", "2"]
+    assert [system.statuses for system in scores.systems] == [{"correct": 2}, {"correct": 2}]
+    assert scores.benchmark.not_asked == 3
+    with pytest.raises(DataError, match="not asked one same question"):
+        scored(run("a", 0), run("b", 4))
+    with pytest.raises(DataError, match="answers none of these questions"):
+        scored(run("a"))
+
+
 def test_a_score_over_nothing_is_json(spider_root: Path, tmp_path: Path) -> None:
     """Of doubtful databases alone, nothing is left without them."""
     for path in (spider_root / "dev.json", spider_root / "tables.json"):

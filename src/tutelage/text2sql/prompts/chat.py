@@ -82,7 +82,8 @@ def _own_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> l
     character that occurs nowhere, and put back as the ids of plain text.
     """
     text = "".join(message["content"] for message in messages)
-    special = sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True)
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    special = sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
     found = list(dict.fromkeys(re.findall("|".join(map(re.escape, special)), text))) if special else []
     unused = (char for char in map(chr, range(0xE000, 0xF8FF)) if char not in text)
     marker_of = dict(zip(unused, found, strict=False))
