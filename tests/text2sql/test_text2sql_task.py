@@ -146,9 +146,7 @@ def test_sft_on_questions_of_ones_own(
     assert len(task.corpus.stages[0]) == 6
 
 
-def test_a_single_template_leaves_nothing_to_pick_by(
-    own: list[str], compose_config: Compose, tmp_path: Path
-) -> None:
+def test_a_single_template_leaves_nothing_to_pick_by(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
     one = questions(tmp_path / "train.jsonl", [(f"Over {n}?", f"SELECT {n} FROM person") for n in (3, 4)])
     with pytest.raises(ConfigError, match=r"a single query template.*data\.val"):
         run.open_task(compose_config(*SMALL, *own, "method=sft", f"data.train={one}"), folder=tmp_path)
@@ -171,8 +169,8 @@ def test_answers_of_a_run_are_scored_by_the_published_scorer(
     (spider_root / "train_spider.json").write_text("[]")
     options = [option for option in SMALL if option != "data=own"]
     cfg = compose_config(
-        *options, "data=spider", f"data.root={spider_root}", "data.test_size=3", "explore.walks=6", "explore.per_level=8",
-        "explore.max_level=2", "method.held_out=0.3", "method.val_share=0.2", "trainer.max_epochs=1",
+        *options, "data=spider", f"data.root={spider_root}", "data.test_size=3", "explore.walks=6",
+        "explore.per_level=8", "explore.max_level=2", "method.held_out=0.3", "method.val_share=0.2", "trainer.max_epochs=1",
     )  # fmt: skip
     metrics = run.train(cfg, folder=tmp_path / "run")
     assert metrics["test/ex_held_out_count"] >= 1

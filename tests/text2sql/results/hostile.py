@@ -54,7 +54,7 @@ LARGE = [
     f"{NUMBERS}) SELECT hex(zeroblob(1000)) FROM r",
     "SELECT '" + "x" * 900_000 + "'",
     "SELECT '" + "y" * 1_200_000 + "'",
-    "SELECT 1 AS \"" + "n" * 500_000 + '"',
+    'SELECT 1 AS "' + "n" * 500_000 + '"',
     "SELECT " + "n" * 500_000,
     "SELECT 1 /* " + "c" * 1_000_000 + " */",
     "SELECT 1" + " " * 1_000_000,

@@ -177,19 +177,16 @@ def _of_items(queries: Sequence[str], items: Sequence[Item], covered: Sequence[I
 # ---- a run's own file -------------------------------------------------------------------------------------------
 
 
-def _of_run(
-    name: str, path: Path, records: list[Any], items: Sequence[Item], all_items: Sequence[Item]
-) -> Predictions:
+def _of_run(name: str, path: Path, records: list[Any], items: Sequence[Item], all_items: Sequence[Item]) -> Predictions:
     """The answers to people's questions; the others of the split were left out by ``data.test_size``."""
-    given = {str(record["id"]).rpartition("/")[2] for record in records if record["source"] == "seed" and "id" in record}
+    asked = [record for record in records if record["source"] == "seed"]
+    given = {str(record.get("id")).rpartition("/")[2] for record in asked}
     not_asked = frozenset(place for place, item in enumerate(items) if item.id not in given)
     if len(not_asked) == len(items):
         raise DataError("predictions", f"{path} answers none of these questions", "give the data that the run used")
-    empty = [{"id": items[place].id, "sql": ""} for place in not_asked]
-    asked = [record for record in records if record["source"] == "seed"]
-    at_hand = {item.db_id for item in items}
-    empty += [{"id": item.id, "sql": ""} for item in all_items if item.db_id not in at_hand and item.id not in given]
-    return Predictions(name, path, "a run's answers", _from_records(path, [*asked, *empty], items, all_items), not_asked)
+    empty = [{"id": item.id, "sql": ""} for item in all_items if item.id not in given]
+    queries = _from_records(path, [*asked, *empty], items, all_items)
+    return Predictions(name, path, "a run's answers", queries, not_asked)
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------
