@@ -170,7 +170,8 @@ def test_answers_of_a_run_are_scored_by_the_published_scorer(
     options = [option for option in SMALL if option != "data=own"]
     cfg = compose_config(
         *options, "data=spider", f"data.root={spider_root}", "data.test_size=3", "explore.walks=6",
-        "explore.per_level=8", "explore.max_level=2", "method.held_out=0.3", "method.val_share=0.2", "trainer.max_epochs=1",
+        "explore.per_level=8", "explore.max_level=2", "method.held_out=0.3", "method.val_share=0.2",
+        "trainer.max_epochs=1",
     )  # fmt: skip
     metrics = run.train(cfg, folder=tmp_path / "run")
     assert metrics["test/ex_held_out_count"] >= 1
