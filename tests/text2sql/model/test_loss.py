@@ -1,4 +1,4 @@
-"""The chunked loss is the full one: values, gradients, adapters, precision, memory."""
+"""The chunked loss is the full one: values, gradients, weights, adapters, precision, memory."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tutelage.text2sql.model.loss import answer_nll
+from tutelage.text2sql.model.loss import answer_log_probs, answer_nll
 
 HIDDEN, VOCABULARY, TOKENS = 24, 301, 50
 THREE_ROWS = 3 * 4 * VOCABULARY  # bytes: chunks of 3, so the last of 50 tokens has 2
+ANSWERS_IN_STEP = 3003  # 1 / 3003 is not a number of bf16: rounded to one, it is off by 0.23 %
 
 
 def full_nll(hidden_NH: Tensor, target_N: Tensor, head: nn.Module) -> Tensor:
@@ -29,7 +30,7 @@ def problem(*, bias: bool = False, dtype: torch.dtype = torch.float32) -> tuple[
 
 def gradients(loss: Tensor, hidden: Tensor, head: nn.Module) -> list[Tensor]:
     # Scaled, since the backward pass must honour what comes from above.
-    return list(torch.autograd.grad(loss * 0.25, [hidden, *(p for p in head.parameters() if p.requires_grad)]))
+    return list(torch.autograd.grad(loss / ANSWERS_IN_STEP, [hidden, *(p for p in head.parameters() if p.requires_grad)]))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -38,7 +39,9 @@ def test_equals_the_full_loss(bias: bool, chunk_bytes: int) -> None:
     hidden, target, head = problem(bias=bias)
     chunked, full = answer_nll(hidden, target, head=head, chunk_bytes=chunk_bytes), full_nll(hidden, target, head)
     torch.testing.assert_close(chunked, full)
-    torch.testing.assert_close(gradients(chunked, hidden, head), gradients(full, hidden, head))
+    torch.testing.assert_close(
+        gradients(chunked, hidden, head), gradients(full, hidden, head), atol=1e-5 / ANSWERS_IN_STEP, rtol=1.3e-6
+    )
 
 
 def test_frozen_head_passes_the_gradient_on_and_keeps_none() -> None:
@@ -84,7 +87,79 @@ def test_adapted_head_trains_its_adapter() -> None:
     torch.testing.assert_close(chunked, full)
     found = gradients(chunked, hidden, head)
     assert len(found) == 3  # hidden, A, B: the tied matrix itself is frozen
-    torch.testing.assert_close(found, gradients(full, hidden, head))
+    torch.testing.assert_close(found, gradients(full, hidden, head), atol=1e-5 / ANSWERS_IN_STEP, rtol=1.3e-6)
+
+
+@pytest.mark.parametrize("head_kind", ["plain", "adapted"])
+def test_tokens_can_be_weighted_and_log_probabilities_be_any_objective(head_kind: str) -> None:
+    hidden, target, head = problem()
+    module: nn.Module = head if head_kind == "plain" else adapted(["head"]).get_submodule("head")
+    weight = torch.rand(TOKENS)
+
+    def full() -> Tensor:
+        return F.log_softmax(module(hidden), -1).gather(-1, target[:, None])[:, 0]
+
+    def chunked() -> Tensor:
+        return answer_log_probs(hidden, target, head=module, chunk_bytes=THREE_ROWS)
+
+    def preference(log_probs: Tensor) -> Tensor:  # as in DPO: what counts is a nonlinear function of sums over answers
+        return F.logsigmoid(0.1 * (log_probs[:25].sum() - log_probs[25:].sum()))
+
+    torch.testing.assert_close(chunked(), full())
+    for expected, found in (
+        ((-full() * weight).sum(), answer_nll(hidden, target, head=module, weight_N=weight)),
+        (preference(full()), preference(chunked())),
+    ):
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradients(found, hidden, module), gradients(expected, hidden, module))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_scale_of_the_loss_is_not_rounded_to_bf16(plain: bool) -> None:
+    hidden, target, head = problem(dtype=torch.bfloat16)
+    module = head if plain else nn.Sequential(head)
+    loss = answer_nll(hidden, target, head=module, chunk_bytes=THREE_ROWS)
+    scaled, whole = (torch.autograd.grad(loss / by, hidden, retain_graph=True)[0] for by in (ANSWERS_IN_STEP, 1))
+    ratio = float(scaled.double().norm() / whole.double().norm())
+    assert ratio * ANSWERS_IN_STEP == pytest.approx(1, abs=5e-4)  # 0.9977 with the scale in bf16
+
+
+def test_a_loss_scaler_saves_small_gradients_of_fp16() -> None:
+    """What fp16 rounds to zero (below 6e-8) are the probabilities of a model that is sure of its answers."""
+    hidden, target, head = problem()
+    with torch.no_grad():  # each target's logit is 16 above the others
+        head.weight.mul_(0.1)
+        head.weight[target] += 16 * hidden / hidden.square().sum(-1, keepdim=True)
+    (exact,) = torch.autograd.grad(full_nll(hidden, target, head), [hidden])
+    half = hidden.detach().half().requires_grad_()
+    scaler = 2.0**16
+    (found,) = torch.autograd.grad(
+        scaler * answer_nll(half, target, head=head.half(), chunk_bytes=THREE_ROWS) / ANSWERS_IN_STEP, [half]
+    )
+    found = found.float() / scaler * ANSWERS_IN_STEP
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
+class HeadCasts(TorchDispatchMode):
+    """Counts conversions of a matrix of the head's size."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].shape == (VOCABULARY, HIDDEN):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_fp32_head_is_cast_once_a_pass_and_not_once_a_chunk() -> None:
+    hidden, target, head = problem()
+    head.requires_grad_(False)
+    with HeadCasts() as casts, torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = answer_nll(hidden, target, head=head, chunk_bytes=THREE_ROWS)
+    assert casts.count == 1
+    with casts:
+        loss.backward()
+    assert casts.count == 2
 
 
 @pytest.mark.parametrize("autocast", [False, True])
