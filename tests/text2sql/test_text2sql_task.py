@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from tutelage.core import run
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
@@ -23,6 +23,7 @@ from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.evaluation.score import score_predictions
+from tutelage.text2sql.model.adapters import QLora
 from tutelage.text2sql.results.benchmark_report import table
 from tutelage.text2sql.results.items import Item, write_items
 from tutelage.text2sql.results.report import groups
@@ -248,6 +249,10 @@ def test_two_runs_are_compared_on_the_questions_of_both(tmp_path: Path, capsys: 
         (["data.batch_size=0"], "0 is not positive"),
         (["+explore.splits=eval"], "splits"),
         (["trainer.ema_decay=0.99"], "trainer.ema_decay: checkpoints of a language model"),
+        (["trainer.compile=true"], "trainer.compile: text2sql does not compile its model"),
+        (["trainer.precision=bf16-true"], "trainer.precision: bf16-true keeps what is trained in 16 bits"),
+        (["trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU"),
+        (["data.micro_batch_tokens=100"], "100 tokens do not hold a row of data.max_length=256"),
     ],
 )
 def test_refused_before_the_long_part(
@@ -256,6 +261,51 @@ def test_refused_before_the_long_part(
     with pytest.raises((ConfigError, DataError)) as caught:
         run.open_task(compose_config(*SMALL, *own, *change), folder=tmp_path)
     assert says in str(caught.value)
+
+
+def test_weights_in_4_bits_are_not_spread(
+    own: list[str], compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QLora, "check", lambda self: None)  # as if there were GPUs and bitsandbytes
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    spread = [option for option in SMALL if option != "trainer=cpu"]
+    with pytest.raises(ConfigError, match="weights in 4 bits cannot be spread over devices"):
+        run.open_task(compose_config(*spread, *own, "trainer=fsdp", "adapter=qlora"), folder=tmp_path)
+
+
+def test_a_windowed_model_is_refused_before_anything_long(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    MistralConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+        sliding_window=128,
+    ).save_pretrained(tmp_path / "windowed")  # fmt: skip
+    pretrained = ["model=smollm2_135m", f"model.path={tmp_path / 'windowed'}", "data.max_length=256"]
+    with pytest.raises(ConfigError, match=r"data\.max_length: 256 tokens, but .*windowed attends to the last 128 only"):
+        run.open_task(compose_config("task=text2sql", "data=own", *own, *pretrained), folder=tmp_path)
+
+
+def test_asking_a_4_bit_run_without_a_gpu_says_what_to_do(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    run.save_config(compose_config(*SMALL, *own, "adapter=qlora"), tmp_path / "run")
+    (tmp_path / "run/model").mkdir()
+    with pytest.raises(ConfigError, match=r"needs a CUDA device.*report\.merge=true"):
+        load_run(tmp_path / "run", device="cpu")
+
+
+def test_asking_a_4_bit_run_without_a_gpu_takes_the_merged_model(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    lora = ["adapter=lora", "adapter.rank=4", "report.merge=true", "trainer.max_epochs=1"]
+    cfg = compose_config(*SMALL, *own, *lora)
+    run.train(cfg, folder=tmp_path / "run")
+    cfg.adapter._target_ = "tutelage.text2sql.model.adapters.QLora"  # what a machine with a GPU would have trained
+    run.save_config(cfg, tmp_path / "run")
+    model = load_run(tmp_path / "run", device="cpu").model
+    assert not model.adapted
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run/merged")
+    torch.testing.assert_close(model.network.state_dict(), merged.state_dict(), rtol=0, atol=0)
 
 
 def test_no_model_there(own: list[str], compose_config: Compose, tmp_path: Path) -> None:

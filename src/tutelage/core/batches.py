@@ -93,8 +93,16 @@ class EvalBatches:
         return iter([[(index, 0) for index in batch] for batch in self.batches])
 
 
+class EpochPlan(Sized, Protocol):
+    """Plans this rank's batches of any epoch; as many in each."""
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """Return the batches of an epoch, as indices."""
+        ...
+
+
 class TrainLoader:
-    """A DataLoader over TrainBatches whose place, (epoch, batch), is its state.
+    """A DataLoader over planned batches whose place, (epoch, batch), is its state.
 
     The trainer saves it with a checkpoint; after a restart the next batch is the one that would have followed.
     """
@@ -103,7 +111,7 @@ class TrainLoader:
         self,
         dataset: SizedDataset,
         *,
-        batches: TrainBatches,
+        batches: EpochPlan,
         collate: Callable[[list[Any]], Any],
         workers: int,
         pin_memory: bool = False,

@@ -15,7 +15,7 @@ class TrainerConfig:
     devices: int = 1
     num_nodes: int = 1
     strategy: Any = "auto"  # a name that Lightning knows, or a node that builds one
-    precision: str = "32-true"
+    precision: str = "32-true"  # a name of Lightning's, or auto: bf16-mixed where the device has bf16, else 32-true
     max_epochs: int = MISSING
     max_steps: int = -1  # stops earlier than max_epochs where it is not -1
     accumulate_grad_batches: int = 1

@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, Ric
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.core import build, launch, results
+from tutelage.core import build, launch, precision, results
+from tutelage.core.best_checkpoint import BestCheckpoint
 from tutelage.core.callbacks import (
     BEST,
     CHECKPOINTS,
@@ -166,7 +167,7 @@ def fit(task: Task) -> Metrics:
     loggers: list[Logger] = [CurvesLogger(folder)]
     if cfg.logger is not None and "_target_" in cfg.logger:
         loggers.append(build.build(cfg.logger, where="logger", folder=folder))
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         folder / CHECKPOINTS,
         filename=Path(BEST).stem,
         monitor=task.monitor,
@@ -228,7 +229,7 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy=strategy,
-        precision=options.precision,
+        precision=precision.resolve(options.precision, accelerator=options.accelerator),  # type: ignore[arg-type]
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
         accumulate_grad_batches=options.accumulate_grad_batches,

@@ -1,15 +1,18 @@
 """The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
 
+import gc
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.core import run
-from tutelage.core.build import build, split
+from tutelage.core import precision, run
+from tutelage.core.build import build, locate, split
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
@@ -27,9 +30,11 @@ from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, writ
 from tutelage.text2sql.inference.asking import LoadedRun
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.vllm import VllmEngine
+from tutelage.text2sql.model import sharding
 from tutelage.text2sql.model.adapters import Adapter, Full
-from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load, merge
-from tutelage.text2sql.model.saved import MODEL, load_trained
+from tutelage.text2sql.model.language_model import DTYPES, LanguageModel, Pretrained, load
+from tutelage.text2sql.model.saved import MERGED, MODEL, load_trained, load_untrained, merge
+from tutelage.text2sql.model.support import check_support
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import Prompt, answer_text
 from tutelage.text2sql.prompts.chat import check_template, end_token
@@ -42,8 +47,6 @@ from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.training.throughput import Throughput
-
-MERGED = "merged"
 
 
 class Text2SqlTask(Task):
@@ -69,19 +72,10 @@ class Text2SqlTask(Task):
 
     def check(self) -> None:
         self.adapter.check()
+        self._check_trainer()
         explore_settings(self.explore_settings)
-        if self.inference.engine == "vllm" and (self.cfg.trainer.devices > 1 or self.cfg.report.base):
-            raise ConfigError(
-                "inference.engine",
-                "vllm holds one model on one device, so it cannot follow several processes, or score other models",
-                "set inference.engine=transformers, or trainer.devices=1 and report.base=false",
-            )
-        if self.cfg.trainer.ema_decay is not None:
-            raise ConfigError(
-                "trainer.ema_decay",
-                "checkpoints of a language model hold what is trained alone, and could not bring averages back",
-                "set it to null",
-            )
+        if self.inference.engine == "vllm":
+            self._check_vllm()
         if self.method.explores and self.source.explored is None:
             self.choice.of(self.source)
         if not self.method.explores:
@@ -89,13 +83,57 @@ class Text2SqlTask(Task):
         if isinstance(self.model_spec, Tiny):
             context = self.model_spec.context
         else:
-            context = self.model_spec.config().get_text_config().max_position_embeddings
+            config = self.model_spec.config()
+            check_support(config, path=self.model_spec.path, longest=self.loading.max_length)
+            context = config.get_text_config().max_position_embeddings
             check_template(self.model_spec.tokenizer(), self.prompt.template)
         if self.loading.max_length > context:
             raise ConfigError(
                 "data.max_length",
                 f"{self.loading.max_length} tokens, but the model attends to {context} at most",
                 f"give {context} or less",
+            )
+
+    def _check_trainer(self) -> None:
+        options = self.cfg.trainer
+        name = precision.resolve(options.precision, accelerator=options.accelerator)
+        if name in ("bf16-true", "16-true"):
+            raise ConfigError(
+                "trainer.precision",
+                f"{name} keeps what is trained in 16 bits, where most updates round to nothing",
+                "set trainer.precision=bf16-mixed: weights in fp32, arithmetic in bf16",
+            )
+        if options.compile:
+            raise ConfigError(
+                "trainer.compile",
+                "text2sql does not compile its model: rows of samples of any length would compile anew each step",
+                "set it to false",
+            )
+        if self._spread and self.adapter.quantization is not None:
+            raise ConfigError(
+                "adapter",
+                "weights in 4 bits cannot be spread over devices",
+                "take trainer=gpus, which holds the quantised model on each, or adapter=lora with trainer=fsdp",
+            )
+        if options.ema_decay is not None:
+            raise ConfigError(
+                "trainer.ema_decay",
+                "checkpoints of a language model hold what is trained alone, and could not bring averages back",
+                "set it to null",
+            )
+
+    def _check_vllm(self) -> None:
+        if self.cfg.trainer.devices > 1 or self.cfg.report.base:
+            raise ConfigError(
+                "inference.engine",
+                "vllm holds one model on one device, so it cannot follow several processes, or score other models",
+                "set inference.engine=transformers, or trainer.devices=1 and report.base=false",
+            )
+        if isinstance(self.model_spec, Pretrained) and self.model_spec.source()[1] and not self.adapter.trains_all:
+            raise ConfigError(
+                "inference.engine",
+                "vllm cannot put an adapter on a GGUF file",
+                "set inference.engine=transformers, or take the model's Hugging Face folder",
             )
 
     def prepare(self) -> None:
@@ -201,6 +239,9 @@ class Text2SqlTask(Task):
             answers = asking.answer(self.engine(model), model.tokenizer, examples)
             return [bool(item.right) for item in self.scorer.score(examples, [answer.sql for answer in answers])]
 
+        if self._spread:
+            empty = load(self.pretrained, adapter=self.adapter, seed=self.cfg.seed, empty=True)
+            return Text2SqlModule(empty, optim=optim, validation=validation, weights=self.language_model)
         return Text2SqlModule(self.language_model(), optim=optim, validation=validation)
 
     def callbacks(self) -> list[Callback]:
@@ -217,36 +258,60 @@ class Text2SqlTask(Task):
 
     def load(self, module: LightningModule, checkpoint: Path) -> None:
         assert isinstance(module, Text2SqlModule)
-        if module.sharded:
-            # Answering needs neither gradients nor an optimiser, so one device holds what training had to spread.
-            module.model, module.sharded = self.language_model(), False
-        super().load(module, checkpoint)
+        if module.model.sharded:
+            sharding.load_whole(
+                module, torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+            )
+        else:
+            super().load(module, checkpoint)
 
     # ---- scores -------------------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Text2SqlModule)
-        device = trainer.strategy.root_device
-        module.model.to(device)
-        if trainer.is_global_zero:
-            module.model.save(self.folder / MODEL)
-        metrics, answers, items = self._test(trainer, module.model, self._test_engine(module.model))
+        model = module.model
+        dtype = DTYPES[self.pretrained.dtype]
+        if model.sharded:
+            state = sharding.gather_trained(model)
+            if trainer.is_global_zero:
+                model.save_gathered(self.folder / MODEL, state, dtype=dtype)
+            del state
+        else:
+            model.to(trainer.strategy.root_device)
+            if self.adapter.trains_all:
+                model.to(dtype)  # what is saved is what is scored
+            if trainer.is_global_zero:
+                model.save(self.folder / MODEL)
+        metrics, answers, items = self._test(trainer, model, self._test_engine(model))
         if trainer.is_global_zero:
             write_predictions(self.folder / "predictions.jsonl", answers)
             write_items(self.folder / ITEMS, items)
-            if self.cfg.report.merge and module.model.adapted:
+            if self.cfg.report.merge and model.adapted:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
-            module.model.cpu()
-            others: dict[str, Callable[[], LanguageModel]] = {}
-            others["base"] = lambda: load(self.pretrained, adapter=Full(), seed=self.cfg.seed)
+            model.cpu()
+            metrics |= self._score_other(trainer, "base", lambda: load_untrained(self.pretrained, adapter=self.adapter))
             if self.method.explores and self.source.split("train"):
-                others["sft"] = self._seed_only
-            for role, loaded in others.items():
-                model = loaded().to(device)
-                scored, _, _ = self._test(trainer, model, self.engine(model))
-                metrics |= {f"{role}/{name}": value for name, value in scored.items()}
+                metrics |= self._score_other(trainer, "sft", self._seed_only)
         return metrics
+
+    def _score_other(self, trainer: Trainer, role: str, loaded: Callable[[], LanguageModel]) -> Metrics:
+        """Score a model that this run is compared with; it is gone from the device when this returns."""
+        device = trainer.strategy.root_device
+        if self._spread:
+            adapter = Full() if role == "base" else self.adapter
+            model = load(self.pretrained, adapter=adapter, seed=self.cfg.seed, empty=True)
+            strategy = trainer.strategy
+            assert isinstance(strategy, ModelParallelStrategy)
+            sharding.spread(
+                model, strategy.device_mesh, compute_dtype=DTYPES[self.pretrained.dtype], weights=loaded, device=device
+            )
+        else:
+            model = loaded().to(device)
+        scored, _, _ = self._test(trainer, model, self.engine(model))
+        del model
+        free_memory()
+        return {f"{role}/{name}": value for name, value in scored.items()}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -276,9 +341,8 @@ class Text2SqlTask(Task):
         end = end_token(model.tokenizer, self.prompt.template)
         context = self.pretrained.config().get_text_config().max_position_embeddings
         model.cpu()  # vLLM wants the whole device
-        return VllmEngine(
-            self.folder / MODEL, base=self.pretrained.path, end_token=end, seed=self.cfg.seed, context=context
-        )
+        free_memory()
+        return VllmEngine(self.folder / MODEL, base=self.pretrained, end_token=end, seed=self.cfg.seed, context=context)
 
     def _test(self, trainer: Trainer, model: LanguageModel, engine: Engine) -> tuple[Metrics, list[Answer], list[Item]]:
         """Answer and score the test questions and the held-out explored ones; each rank takes its share."""
@@ -289,7 +353,8 @@ class Text2SqlTask(Task):
             if not examples:
                 continue
             mine = examples[trainer.global_rank :: trainer.world_size]
-            answers = self.answerer.answer(engine, model.tokenizer, mine)
+            with trainer.precision_plugin.forward_context():  # as in validation
+                answers = self.answerer.answer(engine, model.tokenizer, mine)
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
             metrics |= as_metrics(f"test/{name}", accuracy(items))
@@ -303,13 +368,28 @@ class Text2SqlTask(Task):
 
     def _seed_only(self) -> LanguageModel:
         folder = seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
-        return load_trained(self.pretrained, folder / MODEL)
+        return load_trained(self.pretrained, folder / MODEL, adapter=self.adapter)
+
+    @property
+    def _spread(self) -> bool:
+        """Whether the strategy spreads the weights over devices."""
+        strategy = self.cfg.trainer.strategy
+        if not OmegaConf.is_config(strategy):
+            return False
+        kind = locate(strategy, where="trainer.strategy")
+        return isinstance(kind, type) and issubclass(kind, ModelParallelStrategy)
 
     def _encoder(self) -> Encoder:
         """Write examples as tokens; once each, where the prompt does not change from view to view."""
         tokenizer = self.pretrained.tokenizer()
         steady = not (self.prompt.shuffle_tables or self.prompt.drop_tables)
         return Encoder(self.answerer, tokenizer, steady=steady)
+
+
+def free_memory() -> None:
+    """Give back what the allocator keeps of models that are gone; others on the device cannot use it."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def as_metrics(name: str, found: Accuracy) -> Metrics:
@@ -325,10 +405,22 @@ def load_run(folder: Path, *, device: str) -> LoadedRun:
         ConfigError: No run, one that is not finished, or one of another task.
     """
     cfg = run.load_config(folder)
-    if not (folder / MODEL).is_dir():
+    saved = folder / MODEL
+    if not saved.is_dir():
         raise ConfigError("run", f"{folder} holds no model yet", f"finish it with: python train.py run={folder}")
+    if cfg.get("adapter") is not None and build(cfg.adapter, where="adapter").quantization and device == "cpu":
+        saved = folder / MERGED
+        if not saved.is_dir():
+            raise ConfigError(
+                "run",
+                f"{folder} trained an adapter on a model in 4 bits, which needs a CUDA device",
+                "ask on a machine that has one, or train with report.merge=true, which also writes a model that any "
+                "machine loads",
+            )
+        cfg.adapter = {"_target_": "tutelage.text2sql.model.adapters.Full"}
     task = run.open_task(cfg, folder=folder)
     if not isinstance(task, Text2SqlTask):
         raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
-    model = load_trained(task.base(folder / MODEL), folder / MODEL).eval().to(device)
-    return LoadedRun(model, task.engine(model), task.answerer)
+    model = load_trained(task.base(saved), saved, adapter=task.adapter).eval()
+    # A quantised model is on its device from the start, and stays there.
+    return LoadedRun(model if task.adapter.quantization else model.to(device), task.engine(model), task.answerer)

@@ -1,17 +1,20 @@
 """Packing changes nothing, adapters come back, and what is no model is refused in words."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import Store
 from tutelage.text2sql.model.adapters import Adapter, Full, Lora, QLora
-from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load, merge
+from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
+from tutelage.text2sql.model.saved import load_trained, load_untrained, merge
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.training.packing import IGNORED, Sample, pack, pad
 
@@ -187,14 +190,86 @@ def test_folder_without_tokenizer_and_weights_cut_off(tiny: Path, tmp_path: Path
     weights = (tiny / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(DataError, match="do not load"):
-        spec.network(Full())
+        spec.network()
 
 
-def test_model_with_softcapped_logits_is_refused(tiny: Path, tmp_path: Path) -> None:
-    config = (tiny / "config.json").read_text().replace('"vocab_size"', '"final_logit_softcapping": 30.0, "vocab_size"')
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(ConfigError, match="final_logit_softcapping"):
-        Pretrained(str(tmp_path)).config()
+class Asked(Exception):
+    """Ends what would need a GPU, once it has said how weights are to be loaded."""
+
+
+def test_qlora_asks_for_4_bits_on_this_ranks_device(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training, and again when what was trained is loaded: its base is the model that was scored."""
+    asked: list[dict[str, Any]] = []
+
+    def from_pretrained(path: str, **settings: Any) -> None:
+        asked.append(settings)
+        raise Asked
+
+    language_model(tiny, Lora(rank=4, alpha=8)).save(tmp_path / "adapter")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    spec, adapter = Pretrained(str(tiny), dtype="bfloat16"), QLora(rank=4, alpha=8)
+    for loading in (
+        lambda: load(spec, adapter=adapter, seed=1),
+        lambda: load_trained(spec, tmp_path / "adapter", adapter=adapter),
+        lambda: load_untrained(spec, adapter=adapter),
+    ):
+        with pytest.raises(Asked):
+            loading()
+    assert [settings["device_map"] for settings in asked] == [{"": 3}] * 3
+    assert [settings["dtype"] for settings in asked] == [torch.bfloat16] * 3
+    assert all(settings["quantization_config"].load_in_4bit for settings in asked)
+
+
+def test_qlora_casts_norms_alone(tiny: Path) -> None:
+    """peft's own preparation casts embeddings and output layer too, and the residual stream follows."""
+    network = Pretrained(str(tiny), dtype="bfloat16").network()
+    model = LanguageModel(QLora(rank=4, alpha=8).wrap(network, seed=1), Pretrained(str(tiny)).tokenizer())
+    frozen = {name: p.dtype for name, p in model.named_parameters() if not p.requires_grad}
+    assert {dtype for name, dtype in frozen.items() if "norm" in name} == {torch.float32}
+    assert {dtype for name, dtype in frozen.items() if "norm" not in name} == {torch.bfloat16}
+    residual: list[torch.dtype] = []
+    for layer in model.causal.model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: residual.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(pack(samples(), answers_in_step=1)).backward()
+    assert residual == [torch.bfloat16] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_trained_is_fp32_and_what_is_frozen_has_its_own_dtype(tiny: Path, dtype: Any) -> None:
+    spec = Pretrained(str(tiny), dtype=dtype)
+    frozen = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    for adapter in (Full(), Lora(rank=4, alpha=8)):
+        model = load(spec, adapter=adapter, seed=1)
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+        assert {p.dtype for p in model.parameters() if not p.requires_grad} <= {frozen}
+    assert {p.dtype for p in load_untrained(spec, adapter=Full()).parameters()} == {frozen}
+
+
+def test_a_revision_is_passed_on(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    revisions = []
+    for kind in (AutoConfig, AutoTokenizer, AutoModelForCausalLM):
+
+        def from_pretrained(path: str, *, revision: str | None, **settings: Any) -> None:
+            revisions.append(revision)
+            raise Asked
+
+        monkeypatch.setattr(kind, "from_pretrained", from_pretrained)
+    spec = Pretrained(str(tiny), revision="v1.0")
+    for loading in (spec.config, spec.tokenizer, spec.network):
+        with pytest.raises(Asked):
+            loading()
+    assert revisions == ["v1.0"] * 3
+
+
+def test_checkpointing_is_asked_for_by_todays_name(tiny: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model = language_model(tiny, checkpointing=True)
+    assert all(layer.gradient_checkpointing for layer in model.causal.model.layers)
 
 
 def test_unknown_target_layer(tiny: Path) -> None:

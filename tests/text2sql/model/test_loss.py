@@ -30,7 +30,9 @@ def problem(*, bias: bool = False, dtype: torch.dtype = torch.float32) -> tuple[
 
 def gradients(loss: Tensor, hidden: Tensor, head: nn.Module) -> list[Tensor]:
     # Scaled, since the backward pass must honour what comes from above.
-    return list(torch.autograd.grad(loss / ANSWERS_IN_STEP, [hidden, *(p for p in head.parameters() if p.requires_grad)]))
+    return list(
+        torch.autograd.grad(loss / ANSWERS_IN_STEP, [hidden, *(p for p in head.parameters() if p.requires_grad)])
+    )
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.core.batches import PADDING
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.prompts import View
@@ -53,32 +54,75 @@ def test_unpacked_rows_hold_one_sample(tmp_path: Path) -> None:
     assert all(batch.input_ids_BT.shape[0] == 4 and batch.lengths_S == () for batch in batches)
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_answers_in_step_counts_over_ranks_and_accumulated_batches(world_size: int, accumulate: int) -> None:
-    answers = np.random.default_rng(0).integers(1, 100, size=50).tolist()
-    ranks = [
+def plans(
+    stages: list[range], *, step_rows: int, micro_rows: int, world_size: int = 1, answers: list[int] | None = None
+) -> list[RowBatches]:
+    return [
         RowBatches(
-            [range(50)],
-            answers=answers,
-            batch_size=4,
-            accumulate=accumulate,
+            stages,
+            answers=answers or [1] * sum(map(len, stages)),
+            step_rows=step_rows,
+            micro_rows=micro_rows,
             seed=1,
             rank=rank,
             world_size=world_size,
         )
         for rank in range(world_size)
     ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro_rows", [1, 2, 12])
+def test_answers_in_step_counts_over_ranks_and_passes(world_size: int, micro_rows: int) -> None:
+    answers = np.random.default_rng(0).integers(1, 100, size=50).tolist()
+    ranks = plans([range(50)], step_rows=12, micro_rows=micro_rows, world_size=world_size, answers=answers)
     for epoch in (0, 1):
-        epochs = [batches.epoch(epoch) for batches in ranks]
-        for start in range(0, len(ranks[0]), accumulate):
-            rows = [row for of_rank in epochs for batch in of_rank[start : start + accumulate] for row in batch]
+        of_ranks = [batches.epoch(epoch) for batches in ranks]
+        assert {len(passes) for passes in of_ranks} == {len(ranks[0])}  # ranks wait for each other
+        for start in range(0, len(ranks[0]), ranks[0].passes):
+            rows = [row for passes in of_ranks for one in passes[start : start + ranks[0].passes] for row in one]
+            rows = [row for row in rows if row != PADDING]
             expected = sum(answers[row] for row in rows)
             assert {ranks[0].answers_in_step(epoch, row) for row in rows} == {expected}
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro_rows", [1, 3, 8])
+@pytest.mark.parametrize("sizes", [[15], [10, 5], [10, 5, 1], [3]])
+def test_every_row_is_in_every_epoch_once(world_size: int, micro_rows: int, sizes: list[int]) -> None:
+    """Of 10 + 5 rows at batch 8 the whole second stage was left out, in every epoch."""
+    ends = np.cumsum(sizes).tolist()
+    stages = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    ranks = plans(stages, step_rows=8, micro_rows=micro_rows, world_size=world_size)
+    for epoch in range(3):
+        rows = [row for batches in ranks for one in batches.epoch(epoch) for row in one if row != PADDING]
+        assert sorted(rows) == list(range(sum(sizes)))
+        steps = np.concatenate(ranks[0].steps(epoch)).tolist()
+        assert [sorted(steps[stage.start : stage.stop]) for stage in stages] == [list(stage) for stage in stages]
+
+
+def test_a_pass_holds_no_more_rows_than_its_budget(tmp_path: Path) -> None:
+    # Rows of 20 tokens; a step of 4 rows, two in a pass of at most 50 tokens.
+    loading = Loading(max_length=20, batch_size=4, micro_batch_tokens=50, val_size=8)
+    loader = datamodule(tmp_path, loading=loading).train_dataloader()
+    batches = list(loader)
+    assert max(batch.num_tokens for batch in batches) <= 40
+    assert {len(rows) for rows in loader.batches.epoch(0)[:-1]} == {2}
+    assert len(loader) == len(batches)
+    with pytest.raises(ConfigError, match=r"data\.micro_batch_tokens: 19 tokens do not hold a row"):
+        Loading(max_length=20, batch_size=4, micro_batch_tokens=19, val_size=8)
+
+
+def test_a_filler_carries_no_loss(tmp_path: Path) -> None:
+    module = datamodule(tmp_path)
+    rows = module.train_dataloader().dataset
+    batch = module.collate([rows[PADDING, 0]])
+    assert (batch.num_tokens, batch.answers_in_step) == (1, 1)
+    assert batch.target_BT.tolist() == [[IGNORED]]
+
+
 def test_epochs_differ_and_repeat() -> None:
-    batches = RowBatches([range(50)], answers=[1] * 50, batch_size=5, accumulate=1, seed=1, rank=0, world_size=1)
+    (batches,) = plans([range(50)], step_rows=5, micro_rows=5)
     assert batches.epoch(0) != batches.epoch(1)
     assert batches.epoch(1) == batches.epoch(1)
 
@@ -108,7 +152,7 @@ def test_overlong_samples_are_reported_and_never_cut(tmp_path: Path) -> None:
 
 def test_fewer_rows_than_a_batch_make_one_step(tmp_path: Path) -> None:
     loading = Loading(max_length=20, batch_size=40, packing=False, val_size=8)
-    with pytest.warns(UserWarning, match=r"fill 10 rows of 20 tokens.*a step takes 10"):
+    with pytest.warns(UserWarning, match=r"fill 10 rows of 20 tokens.*an epoch is one step"):
         loader = datamodule(tmp_path, stages=[examples(10)], loading=loading).train_dataloader()
     (batch,) = loader
     assert len(batch.input_ids_BT) == 10
@@ -139,7 +183,15 @@ def test_validation_questions_are_the_same_ones_each_time(tmp_path: Path) -> Non
     one, two = datamodule(tmp_path), datamodule(tmp_path)
     assert [e.id for e in one.val] == [e.id for e in two.val]
     assert len(one.val) == 8
-    assert [index for batch in one.val_dataloader() for index in batch] == list(range(8))
+    batches = list(one.val_dataloader())
+    assert [index for batch in batches for index in batch.indices] == list(range(8))
+    # Each with its gold answer, which carries loss unless it is too long.
+    golds = [gold for batch in batches for gold in batch.golds]
+    expected = [sample for example in one.val for sample in encode([example], None)]
+    assert [gold.input_ids_BT[0].tolist() for gold in golds] == [[*s.prompt_ids, *s.answer_ids] for s in expected]
+    short = datamodule(tmp_path, loading=Loading(max_length=6, batch_size=1, val_size=8))
+    carrying = [int((gold.target_BT != IGNORED).sum()) for batch in short.val_dataloader() for gold in batch.golds]
+    assert carrying == [len(s.answer_ids) if s.length <= 6 else 0 for s in expected]
 
 
 def test_bad_values() -> None:

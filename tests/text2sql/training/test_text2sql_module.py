@@ -1,6 +1,7 @@
 """The module wires: the loss's weight, what a checkpoint holds, resume, and processes that add up to one."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from tutelage.text2sql.model.adapters import Adapter, Full, Lora
 from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import View
-from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule, ValBatch
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
-from tutelage.text2sql.training.packing import Sample
+from tutelage.text2sql.training.packing import IGNORED, Sample, pack
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)  # dropout: resuming must restore the random numbers, too
 
@@ -42,23 +43,32 @@ def tiny_folder(at: Path) -> Path:
     return spec.folder(Store(at), texts=["SELECT name FROM airlines"], seed=1)
 
 
-def datamodule(folder: Path, *, packing: bool = True, batch_size: int = 4) -> Text2SqlDataModule:
+def datamodule(
+    folder: Path, *, packing: bool = True, batch_size: int = 4, micro_batch_tokens: int | None = None
+) -> Text2SqlDataModule:
     examples = [Example(str(i), "db", "", "SELECT 1") for i in range(48)]
     return Text2SqlDataModule(
         train=[examples],
         val=examples,
         encode=encode,
-        loading=Loading(max_length=24, batch_size=batch_size, packing=packing, val_size=7),
+        loading=Loading(
+            max_length=24, batch_size=batch_size, micro_batch_tokens=micro_batch_tokens, packing=packing, val_size=7
+        ),
         val_batch_size=4,
         seed=1,
         folder=folder,
     )
 
 
-def module(model_folder: Path, adapter: Adapter) -> Text2SqlModule:
+def module(model_folder: Path, adapter: Adapter, *, empty: bool = False) -> Text2SqlModule:
     optim = Optim(name="adamw", lr=1e-2, weight_decay=0.0, schedule="cosine", warmup=0.1)
-    model = load(Pretrained(str(model_folder)), adapter=adapter, seed=1)
-    return Text2SqlModule(model, optim=optim, validation=right_if_even)
+    spec = Pretrained(str(model_folder))
+    return Text2SqlModule(
+        load(spec, adapter=adapter, seed=1, empty=empty),
+        optim=optim,
+        validation=right_if_even,
+        weights=partial(load, spec, adapter=adapter, seed=1) if empty else None,
+    )
 
 
 def fit(
@@ -68,10 +78,12 @@ def fit(
     max_steps: int = 8,
     resume: Path | None = None,
     batch_size: int = 4,
+    micro_batch_tokens: int | None = None,
     callbacks: Sequence[Callback] = (),
+    wired: Text2SqlModule | None = None,
     **options: Any,
 ) -> tuple[Trainer, Text2SqlModule]:
-    wired = module(tiny_folder(at / "store"), adapter)
+    wired = wired or module(tiny_folder(at / "store"), adapter)
     trainer = Trainer(
         accelerator="cpu",
         max_steps=max_steps,
@@ -86,7 +98,8 @@ def fit(
         gradient_clip_val=1.0,
         **options,
     )
-    trainer.fit(wired, datamodule=datamodule(at, batch_size=batch_size), ckpt_path=resume, weights_only=True)
+    data = datamodule(at, batch_size=batch_size, micro_batch_tokens=micro_batch_tokens)
+    trainer.fit(wired, datamodule=data, ckpt_path=resume, weights_only=True)
     return trainer, wired
 
 
@@ -130,6 +143,51 @@ def test_accumulated_batches_equal_one_large_batch(adapter: Adapter, tmp_path: P
     torch.testing.assert_close(cut, one, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("adapter", [Full(), Lora(rank=4, alpha=8)], ids=["full", "lora"])
+def test_a_step_in_several_passes_is_the_same_step(adapter: Adapter, tmp_path: Path) -> None:
+    """Batches of 4 rows of 24 tokens: all at once, two at a time, one at a time."""
+    losses: list[list[float]] = []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step > len(losses[-1]):
+                losses[-1].append(float(trainer.callback_metrics["train/loss"]))
+
+    ends = []
+    for budget in (None, 48, 24):
+        losses.append([])
+        trainer, wired = fit(tmp_path, adapter, max_steps=4, micro_batch_tokens=budget, callbacks=[Losses()])
+        ends.append(trained(wired))
+        assert trainer.global_step == len(losses[-1]) == 4
+    for end, curve in zip(ends[1:], losses[1:], strict=True):
+        torch.testing.assert_close(end, ends[0], rtol=1e-3, atol=1e-5)
+        assert curve == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_full_fine_tuning_moves_every_weight(dtype: Any, tmp_path: Path) -> None:
+    """With weights in bf16, 60 steps at a fine-tuning rate changed 16 % of them, and the loss fell a fifth as far."""
+    folder = tiny_folder(tmp_path / "store")
+    before = load(Pretrained(str(folder)), adapter=Full(), seed=1).eval()
+    questions = pack(encode(datamodule(tmp_path).val, None), answers_in_step=1)
+    falls = []
+    for name, precision in (("float32", "32-true"), (dtype, "bf16-mixed")):
+        model = load(Pretrained(str(folder), dtype=name), adapter=Full(), seed=1)
+        optim = Optim(name="adamw", lr=1e-5, weight_decay=0.0, schedule="constant", warmup=0.0)
+        wired = Text2SqlModule(model, optim=optim, validation=right_if_even)
+        fit(tmp_path, Full(), max_steps=40, wired=wired, precision=precision)
+        with torch.no_grad():
+            falls.append(float(before(questions) - model.eval()(questions)))
+        moved = [
+            float((new != old).float().mean())
+            for new, old in zip(model.parameters(), before.parameters(), strict=True)
+            if old.ndim > 1
+        ]
+        assert min(moved[1:]) > 0.99  # the first are embeddings, of which the data names but some
+    assert falls[0] > 0
+    assert falls[1] == pytest.approx(falls[0], rel=0.1)
+
+
 def test_checkpoint_holds_the_adapter_only(tmp_path: Path) -> None:
     trainer, wired = fit(tmp_path, LORA)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -161,6 +219,15 @@ def test_validation_counts_each_question_once(tmp_path: Path) -> None:
     assert trainer.callback_metrics["val/ex"].item() == pytest.approx(100 * 4 / 7)  # 0, 2, 4, 6 of 7
 
 
+def test_validation_loss_is_the_mean_over_answer_tokens(tmp_path: Path) -> None:
+    trainer, wired = fit(tmp_path, Full(), max_steps=1)
+    trainer.validate(wired, datamodule=datamodule(tmp_path), verbose=False)
+    with torch.no_grad():
+        batch = pack(encode(datamodule(tmp_path).val, None), answers_in_step=1)
+        expected = float(wired.model.eval()(batch)) / int((batch.target_BT != IGNORED).sum())
+    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_filler_is_answered_and_not_counted(tmp_path: Path) -> None:
     asked: list[list[int]] = []
 
@@ -170,7 +237,7 @@ def test_filler_is_answered_and_not_counted(tmp_path: Path) -> None:
 
     wired = module(tiny_folder(tmp_path / "store"), Full())
     wired.validation = validation
-    wired.validation_step([3, PADDING], 0)
+    wired.validation_step(ValBatch([3, PADDING], []), 0)
     assert asked == [[3, 0]]
     assert (wired.correct, wired.asked) == (1, 1)
 
@@ -195,5 +262,5 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
         def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Any) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
 
-    with pytest.raises(RunError, match=r"Lower data\.batch_size"):
+    with pytest.raises(RunError, match=r"Lower data\.micro_batch_tokens"):
         fit(tmp_path, Full(), callbacks=[TooMuch(), OutOfMemory()])

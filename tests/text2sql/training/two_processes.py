@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
 from test_text2sql_module import datamodule, module, tiny_folder
 
+from tutelage.core.strategies import ShardedStrategy
 from tutelage.text2sql.model.adapters import Full, Lora
 
 if __name__ == "__main__":
@@ -19,10 +19,8 @@ if __name__ == "__main__":
         for name, adapter in (("full", Full()), ("lora", Lora(rank=4, alpha=8))):
             chosen: Any = strategy
             if strategy == "fsdp":
-                chosen = ModelParallelStrategy(
-                    data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
-                )
-            wired = module(models, adapter)
+                chosen = ShardedStrategy(data_parallel_size=2)
+            wired = module(models, adapter, empty=strategy == "fsdp")
             trainer = Trainer(
                 accelerator="cpu",
                 devices=world_size,

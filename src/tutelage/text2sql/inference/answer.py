@@ -205,9 +205,8 @@ class Answerer:
         texts = engine.generate(requests, self.inference.decoding())
         answers = self._select(examples, encoded, texts)
         for number in range(1, self.inference.repair_rounds + 1):
+            # Also where none is broken: the engine of a sharded model has to be called in all processes or in none.
             broken = [index for index, answer in enumerate(answers) if not _runs(answer)]
-            if not broken:
-                break
             retries = [
                 Request(f"{answers[index].id}#{number}", self._repair(tokenizer, encoded[index], answers[index]))
                 for index in broken

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from tutelage.core.errors import ConfigError, RunError
@@ -101,9 +101,9 @@ class TransformersEngine:
         # Longest first: if memory does not suffice, that shows at once.
         order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt_ids))
         answers: list[list[str]] = [[] for _ in requests]
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
         with _answering(self.model):
-            for start in range(0, len(order), size):
-                batch = order[start : start + size]
+            for batch in batches:
                 try:
                     texts = self._batch([requests[index] for index in batch], decoding)
                 except torch.OutOfMemoryError as error:
@@ -115,6 +115,8 @@ class TransformersEngine:
                     ) from error
                 for index, found in zip(batch, texts, strict=True):
                     answers[index] = found
+            for _ in range(most_batches(self.model, len(batches)) - len(batches)):
+                self._batch([Request("filler", [self.end_token])], decoding)
         return answers
 
     def _batch(self, requests: list[Request], decoding: Decoding) -> list[list[str]]:
@@ -194,6 +196,15 @@ class SeededSampling(LogitsProcessor):
         token_R1 = tokens_RV.gather(-1, torch.minimum(chosen_R1, nucleus_R1 - 1))
         only_RV: Tensor = torch.full_like(scores, -torch.inf).scatter_(-1, token_R1, 0.0)
         return only_RV  # type: ignore[return-value]  # a FloatTensor is not a type of its own any more
+
+
+def most_batches(model: "LanguageModel", batches: int) -> int:
+    """Say how many batches the process with the most has; those of a sharded model have to answer in step."""
+    if not model.sharded:
+        return batches
+    most = torch.tensor(batches, device=model.causal.device)
+    distributed.all_reduce(most, op=distributed.ReduceOp.MAX)
+    return int(most)
 
 
 @contextmanager

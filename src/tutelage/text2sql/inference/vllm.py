@@ -4,10 +4,16 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import seed_of
 from tutelage.text2sql.inference.generate import Decoding, Request
+
+if TYPE_CHECKING:
+    from tutelage.text2sql.model.language_model import Pretrained
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
 
 
 def check_vllm() -> None:
@@ -28,7 +34,7 @@ def check_vllm() -> None:
 class VllmEngine:
     """A saved model, held by vLLM. Sampling is a function of (seed, request), as vLLM seeds each request."""
 
-    def __init__(self, saved: Path, *, base: str, end_token: int, seed: int, context: int) -> None:
+    def __init__(self, saved: Path, *, base: "Pretrained", end_token: int, seed: int, context: int) -> None:
         """Load the model onto the GPU.
 
         Args:
@@ -39,20 +45,27 @@ class VllmEngine:
             context: The longest prompt and answer together.
 
         Raises:
-            ConfigError: vLLM is not installed.
+            ConfigError: vLLM is not installed, or cannot hold an adapter of this rank.
         """
         check_vllm()
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
         adapter = saved / "adapter_config.json"
+        settings: dict[str, Any] = {"model": str(saved)}
+        self._adapter = None
         if adapter.is_file():
             # vLLM lays out its memory for adapters before it sees one.
-            rank = json.loads(adapter.read_text(encoding="utf-8"))["r"]
-            settings = {"model": base, "tokenizer": str(saved), "enable_lora": True, "max_lora_rank": rank}
+            rank = max_lora_rank(json.loads(adapter.read_text(encoding="utf-8"))["r"])
+            settings = {
+                "model": base.path,
+                "revision": base.revision,
+                "dtype": base.dtype,
+                "tokenizer": str(saved),
+                "enable_lora": True,
+                "max_lora_rank": rank,
+            }
             self._adapter = LoRARequest("tutelage", 1, str(saved))
-        else:
-            settings, self._adapter = {"model": str(saved)}, None
         # The model's own generation settings stay out, as with transformers.
         self._model = LLM(max_model_len=context, generation_config="vllm", **settings)
         self.end_token, self.seed = end_token, seed
@@ -88,6 +101,22 @@ class VllmEngine:
         ]
         outputs = self._model.generate(prompts, parameters, lora_request=self._adapter, use_tqdm=False)
         return [[completion.text for completion in output.outputs] for output in outputs]
+
+
+def max_lora_rank(rank: int) -> int:
+    """Round an adapter's rank up to one that vLLM allows.
+
+    Raises:
+        ConfigError: It allows none so large.
+    """
+    allowed = [limit for limit in LORA_RANKS if limit >= rank]
+    if not allowed:
+        raise ConfigError(
+            "inference.engine",
+            f"vllm holds adapters up to rank {LORA_RANKS[-1]}, and this one has {rank}",
+            "set inference.engine=transformers, or lower adapter.rank",
+        )
+    return allowed[0]
 
 
 def _answer(ids: Sequence[int], end_token: int) -> list[int]:

@@ -2,10 +2,10 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from tutelage.core.errors import ConfigError
@@ -15,9 +15,15 @@ Network = PreTrainedModel | PeftModel
 
 
 class Adapter(ABC):
-    """One way to train a model."""
+    """One way to train a model.
 
-    quantization: BitsAndBytesConfig | None = None
+    Attributes:
+        trains_all: Whether the model's own weights are trained.
+        quantization: How frozen weights are kept; None for as they are.
+    """
+
+    trains_all: ClassVar[bool] = False
+    quantization: ClassVar[BitsAndBytesConfig | None] = None
 
     def check(self) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuse what this machine cannot do.
@@ -33,6 +39,8 @@ class Adapter(ABC):
 
 class Full(Adapter):
     """All weights are trained."""
+
+    trains_all = True
 
     def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
         model.requires_grad_(True)
@@ -99,8 +107,9 @@ class QLora(Lora):
             raise ConfigError("adapter", "qlora needs a CUDA device", "take adapter=lora")
 
     def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
-        # Norms to fp32; checkpointing is the model's own setting (language_model.py).
-        prepared: PreTrainedModel = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
-            model, use_gradient_checkpointing=False
-        )
-        return super().wrap(prepared, seed=seed)
+        # Norms alone go to fp32, as in the paper's code. peft's own preparation casts embeddings and the output layer,
+        # too, which are most of what is not quantised, and with them the residual stream of every layer.
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
+                module.to(torch.float32)
+        return super().wrap(model, seed=seed)

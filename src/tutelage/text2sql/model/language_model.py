@@ -1,5 +1,8 @@
 """A causal language model with its tokenizer and its adapter: loaded, trained on, saved."""
 
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedConfig,
@@ -22,15 +26,13 @@ from transformers import (
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.model import attention
-from tutelage.text2sql.model.adapters import Adapter, Full, Network
+from tutelage.text2sql.model.adapters import Adapter, Network
 from tutelage.text2sql.model.gguf_file import check_gguf
 from tutelage.text2sql.model.loss import answer_nll
 from tutelage.text2sql.training.packing import IGNORED, TokenBatch
 
 WAY_OUT = "point model.path at a hub name, a folder with config.json and weights, or a .gguf file"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Transforms of the logits after the head. The chunked loss calls the head alone, so it would leave them out.
-LOGIT_TRANSFORMS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,19 @@ class Pretrained:
 
     Attributes:
         path: A name on the Hugging Face hub, a local folder, or a GGUF file.
-        dtype: Of the weights in memory. Adapters are kept in fp32 whatever this is.
-        gradient_checkpointing: Recompute activations in the backward pass: about 40 % less memory, 20 % slower.
+        dtype: Of weights that are not trained; and of all, once training is over, to answer with and to be saved. What
+            is trained is kept in fp32 meanwhile: an update at a fine-tuning rate is smaller than the distance between
+            two numbers of bf16, and most of them would be lost.
+        gradient_checkpointing: Recompute activations in the backward pass, which takes time and saves memory
+            (docs/fine_tune.md counts how much).
+        revision: A branch, tag or commit on the hub, so that a run can be repeated when the repository changes; None
+            for its newest.
     """
 
     path: str
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    revision: str | None = None
 
     def source(self) -> tuple[str, str | None]:
         """Return what transformers calls the path, and the GGUF file in it, if any.
@@ -74,23 +82,13 @@ class Pretrained:
         """Read the model's config; small, so this is asked before the long part.
 
         Raises:
-            ConfigError: No model, or one whose logits or attention the packed, chunked training would get wrong.
+            ConfigError: No model.
         """
         path, gguf = self.source()
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(path, gguf_file=gguf)
+            config: PreTrainedConfig = AutoConfig.from_pretrained(path, gguf_file=gguf, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError("model.path", f"{self.path} is no model ({_first_line(error)})", WAY_OUT) from None
-        values = config.to_dict()
-        for key, neutral in LOGIT_TRANSFORMS.items():
-            if values.get(key, neutral) not in (None, neutral):
-                raise ConfigError("model.path", f"{self.path} has {key}, which is not supported", "take another model")
-        if set(values.get("layer_types") or ["full_attention"]) != {"full_attention"}:
-            raise ConfigError(
-                "model.path",
-                f"{self.path} has layers without full attention, which cannot be packed",
-                "take another model",
-            )
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -101,7 +99,7 @@ class Pretrained:
         """
         path, gguf = self.source()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=gguf)
+            tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=gguf, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError("model.path", f"no tokenizer at {self.path} ({_first_line(error)})", WAY_OUT) from None
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -111,15 +109,21 @@ class Pretrained:
             raise ConfigError("model.path", f"no tokenizer at {self.path}, or one that cannot write SQL", WAY_OUT)
         return tokenizer
 
-    def network(self, adapter: Adapter) -> PreTrainedModel:
-        """Load the weights, onto the CPU (a 4-bit model goes to the current CUDA device).
+    def network(
+        self, *, dtype: torch.dtype | None = None, quantization: BitsAndBytesConfig | None = None
+    ) -> PreTrainedModel:
+        """Load the weights, onto the CPU (quantised ones onto this process's CUDA device).
+
+        Args:
+            dtype: Of the weights; None for ``self.dtype``.
+            quantization: How they are kept; None for as they are.
 
         Raises:
-            ConfigError: A GGUF file under a 4-bit adapter.
+            ConfigError: A GGUF file that is to be quantised.
             DataError: Weights that are cut off, or not this model's.
         """
         path, gguf = self.source()
-        if gguf and adapter.quantization:
+        if gguf and quantization:
             raise ConfigError(
                 "adapter", "qlora cannot quantise a GGUF file again", "take adapter=lora, or the unquantised model"
             )
@@ -127,8 +131,11 @@ class Pretrained:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 gguf_file=gguf,
-                dtype=DTYPES[self.dtype],
-                quantization_config=adapter.quantization,
+                revision=self.revision,
+                dtype=DTYPES[self.dtype] if dtype is None else dtype,
+                quantization_config=quantization,
+                # Every rank of a job would take the first device.
+                device_map={"": int(os.environ.get("LOCAL_RANK", 0))} if quantization else None,
                 attn_implementation=attention.PACKED,
                 output_loading_info=True,
             )
@@ -139,6 +146,15 @@ class Pretrained:
         model, loading = loaded
         if missing := sorted(loading["missing_keys"]):
             raise DataError("model.path", f"{self.path} has no weights for {', '.join(missing[:3])}", WAY_OUT)
+        assert isinstance(model, PreTrainedModel)
+        return model
+
+    def empty_network(self, *, dtype: torch.dtype) -> PreTrainedModel:
+        """Build the network on the meta device: all its shapes, and no memory."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                self.config(), dtype=dtype, attn_implementation=attention.PACKED
+            )
         assert isinstance(model, PreTrainedModel)
         return model
 
@@ -155,6 +171,11 @@ class LanguageModel(nn.Module):
     def adapted(self) -> bool:
         """Whether an adapter is trained, and not the network itself."""
         return isinstance(self.network, PeftModel)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether its weights are spread over processes, which then have to answer in step."""
+        return isinstance(self, FSDPModule)
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -190,13 +211,12 @@ class LanguageModel(nn.Module):
             Prompts and continuations [B × sequences asked for, T + new tokens].
         """
         # Sharded layers are gathered by all processes together, so none may stop before the others.
-        sharded = torch.distributed.is_initialized() and isinstance(self, FSDPModule)
         continued: Tensor = self.causal.generate(  # type: ignore[operator]
             input_ids=input_ids_BT,
             attention_mask=attention_mask_BT,
             generation_config=config,
             logits_processor=logits_processor,
-            synced_gpus=sharded,
+            synced_gpus=self.sharded,
         )
         return continued
 
@@ -205,32 +225,63 @@ class LanguageModel(nn.Module):
         self.network.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
 
+    def save_gathered(self, folder: Path, state: Mapping[str, Tensor], *, dtype: torch.dtype) -> None:
+        """Do the same for a sharded model.
 
-def load(spec: Pretrained, *, adapter: Adapter, seed: int) -> LanguageModel:
-    """Load a model and set what of it is trained."""
-    config, tokenizer = spec.config(), spec.tokenizer()
-    vocabulary: int = config.get_text_config().vocab_size
+        Args:
+            folder: Made where it is missing.
+            state: The whole weights of what is trained; see ``sharding.gather_trained``.
+            dtype: What a model that is trained whole is written in.
+        """
+        weights = {name.removeprefix("network."): tensor for name, tensor in state.items()}
+        if self.adapted:
+            self.network.save_pretrained(str(folder), state_dict=weights)
+        else:
+            with torch.device("meta"):
+                whole = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    self.causal.config, dtype=dtype
+                )
+            whole.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
+            whole.tie_weights()
+            whole.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+
+def load(spec: Pretrained, *, adapter: Adapter, seed: int, empty: bool = False) -> LanguageModel:
+    """Load a model as it starts into training.
+
+    Args:
+        spec: Where it is.
+        adapter: What of it is trained.
+        seed: Of the adapter's new weights.
+        empty: Whether to build it on the meta device instead, for weights that another process has.
+    """
+    tokenizer = spec.tokenizer()
+    vocabulary: int = spec.config().get_text_config().vocab_size
     if len(tokenizer) > vocabulary:
         raise DataError(
             "model.path",
             f"the tokenizer knows {len(tokenizer)} tokens, the model {vocabulary}",
             "give both of one model",
         )
-    network = spec.network(adapter)
+    dtype = torch.float32 if adapter.trains_all else DTYPES[spec.dtype]
+    if empty:
+        network = spec.empty_network(dtype=dtype)
+    else:
+        network = spec.network(dtype=dtype, quantization=adapter.quantization)
     if spec.gradient_checkpointing:
-        # The reentrant kind runs DDP's hooks twice.
-        network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-    return LanguageModel(adapter.wrap(network, seed=seed), tokenizer)
+        _checkpoint_activations(network)
+    with torch.device("meta") if empty else nullcontext():
+        return LanguageModel(adapter.wrap(network, seed=seed), tokenizer)
 
 
-def merge(spec: Pretrained, *, adapter_folder: Path, into: Path) -> None:
-    """Write a model with a trained adapter's updates added to its weights, as a Hugging Face folder.
-
-    The weights are loaded anew and unquantised, so this also merges what was trained on a 4-bit model.
-    """
-    merged = PeftModel.from_pretrained(spec.network(Full()), str(adapter_folder)).merge_and_unload()
-    merged.save_pretrained(str(into))
-    AutoTokenizer.from_pretrained(str(adapter_folder)).save_pretrained(str(into))
+def _checkpoint_activations(network: PreTrainedModel) -> None:
+    # The reentrant kind runs DDP's hooks twice.
+    options = {"use_reentrant": False}
+    if "activation_checkpointing_enable" in dir(PreTrainedModel):
+        network.activation_checkpointing_enable(options)
+    else:  # its name in older releases of transformers
+        network.gradient_checkpointing_enable(options)  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

@@ -49,9 +49,7 @@ def answer_nll(
     return -(log_probs_N if weight_N is None else log_probs_N * weight_N).sum()
 
 
-def answer_log_probs(
-    hidden_NH: Tensor, target_N: Tensor, *, head: nn.Module, chunk_bytes: int | None = None
-) -> Tensor:
+def answer_log_probs(hidden_NH: Tensor, target_N: Tensor, *, head: nn.Module, chunk_bytes: int | None = None) -> Tensor:
     """Log-probability of each target token, in nats; see :func:`answer_nll` for the arguments.
 
     Returns:
@@ -92,7 +90,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             add = make(ctx.head, parameters, gradients, _compute_dtype(ctx.autocast, hidden_NH))
             for rows in ctx.rows:
                 d_h_nH = add(hidden_NH[rows], target_N[rows], d_log_probs_N[rows], d_hidden_NH is not None)
-                if d_hidden_NH is not None:
+                if d_hidden_NH is not None and d_h_nH is not None:
                     d_hidden_NH[rows] = d_h_nH
         return (d_hidden_NH, None, None, None, *gradients)
 
