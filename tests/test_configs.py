@@ -15,7 +15,7 @@ from tutelage.text2sql.explore import config as explore_config
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [path for path in FILES if len(path.relative_to(CONF).parts) == 2]
-COUNT = 110
+COUNT = 128
 
 
 def ids(paths: list[Path]) -> list[str]:
