@@ -45,7 +45,9 @@ class Method(nn.Module):
             the user insists. ``multi``: made for independent labels. ``any``: does not look at labels as a whole.
         multi_label_counterpart: For ``single``, the name of the method to choose instead.
         calibrates: :meth:`calibrate` wants to see the teacher on the training set.
-        replaces_head: :meth:`setup` gives the student another head, which a run's student then has for good.
+        replaces_head: :meth:`setup` gives the student another head, which a run's student then has for good. What it
+            makes must not depend on the data, and of the teacher's weights only in value: an export repeats it without
+            either, and loads the checkpoint.
     """
 
     student_reads: frozenset[Field] = frozenset()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
@@ -11,9 +12,13 @@ from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
 from tutelage.core.run import load_config
+from tutelage.multilabel.methods.method import DataInfo
+from tutelage.multilabel.networks.backbone import pretrained_cfg
 from tutelage.multilabel.networks.export import export
-from tutelage.multilabel.networks.network import Network, Pair, build_network
+from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
+from tutelage.multilabel.networks.weights import load_checkpoint
 from tutelage.multilabel.results.thresholds import read_thresholds
+from tutelage.multilabel.terms import build_terms
 
 USAGE = "python export.py run=runs/…"
 
@@ -59,17 +64,41 @@ def open_student(run: Path) -> tuple[Network, tuple[str, ...]]:
     if not str(cfg.task._target_).startswith("tutelage.multilabel."):
         raise ConfigError("run", f"{run} is no run of task=multilabel", "give the run of an image classifier")
     label_names = tuple(results.read_json(run / results.MANIFEST)["labels"])
-    return best_student(cfg, num_labels=len(label_names), checkpoint=run / CHECKPOINTS / BEST), label_names
+    return best_student(cfg, label_names=label_names, checkpoint=run / CHECKPOINTS / BEST), label_names
 
 
-def best_student(cfg: DictConfig, *, num_labels: int, checkpoint: Path) -> Network:
-    """Build the student of a run from its config and its best checkpoint, in eval mode."""
+def best_student(cfg: DictConfig, *, label_names: tuple[str, ...], checkpoint: Path) -> Network:
+    """Build the student of a run from its config and its best checkpoint, in eval mode.
+
+    Where the run's method gave the student another head (SimKD), the teacher is built too, without its weights: what
+    of them the student has is in its checkpoint.
+    """
     pair: Pair = build(cfg.model, where="model")
     head: Any = OmegaConf.to_container(cfg.head, resolve=True)
-    return build_network(
-        replace(pair.student, checkpoint=str(checkpoint)),
-        num_labels=num_labels,
-        head=head,
-        resolution=cfg.data.resolution,
-        where="model.student",
-    ).eval()
+
+    def untrained(spec: NetworkSpec, role: str) -> Network:
+        return build_network(
+            replace(spec, weights="none", checkpoint=None),
+            num_labels=len(label_names),
+            head=head,
+            resolution=cfg.data.resolution,
+            where=f"model.{role}",
+        )
+
+    student = untrained(pair.student, "student")
+    terms = build_terms(cfg.method) if "method" in cfg else {}
+    if any(term.method.replaces_head for term in terms.values()):
+        teacher = untrained(pair.teacher, "teacher")
+        no_data = DataInfo(
+            num_samples=0,
+            label_names=label_names,
+            positives_K=torch.zeros(len(label_names), dtype=torch.int64),
+            max_positives=0,
+            batch_size=0,
+        )
+        for term in terms.values():
+            if term.method.replaces_head:
+                student = term.method.setup(student, teacher, no_data) or student
+    classifier = pretrained_cfg(pair.student.name, where="model.student").classifier
+    load_checkpoint(student, str(checkpoint), classifier=classifier, where="model.student")
+    return student.eval()

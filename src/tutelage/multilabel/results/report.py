@@ -106,6 +106,8 @@ def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, sour
 
 
 def method_name(cfg: DictConfig) -> str:
+    if "_target_" not in cfg.method:  # several, by name
+        return "+".join(str(name) for name in cfg.method)
     return str(cfg.method._target_).rsplit(".", 2)[1]
 
 

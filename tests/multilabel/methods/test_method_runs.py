@@ -1,0 +1,111 @@
+"""Whole runs of methods that learn parts of their own: resumed, saved, and what is exported of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+from tutelage.core import callbacks
+from tutelage.core.results import read_metrics
+from tutelage.core.run import evaluate, train
+from tutelage.multilabel.results.exporting import ExportSettings, export_run, open_student
+
+SMALL = [
+    "data.num_train=40",
+    "data.num_val=12",
+    "data.num_test=15",
+    "data.batch_size=8",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.progress_bar=false",
+    "trainer.log_every_n_steps=1",
+    "trainer.threads=1",
+    "trainer.checkpoint_every_n_steps=2",
+    "model.teacher_training.trainer.max_epochs=1",
+]
+# Trained variances, medians of the training set, a memory, a queue, a step that hides places.
+STATEFUL = {
+    "vid": "log_scales_C.0",
+    "lshfm": "bias_N",
+    "crd": "memory_student_ND",
+    "token_relation": "queue_MC",
+    "vitkd": "step",
+}
+Compose = Callable[..., DictConfig]
+
+
+def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+    assert isinstance(content, dict)
+    return content
+
+
+def test_what_methods_learn_is_resumed_to_the_same_bits_and_not_exported(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_config(*SMALL)
+    OmegaConf.set_struct(cfg, False)
+    cfg.method = {name: compose_config(*SMALL, f"method={name}").method for name in STATEFUL}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(cfg, folder=whole)
+
+    batches = 0
+    kept = callbacks.LastCheckpoint.on_train_batch_end
+
+    def end(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal batches
+        kept(self, *args, **kwargs)
+        batches += 1
+        if batches == 7:  # in the second epoch, a step after a checkpoint
+            raise KeyError("the power went")
+
+    monkeypatch.setattr(callbacks.LastCheckpoint, "on_train_batch_end", end)
+    with pytest.raises(KeyError, match="the power went"):
+        train(cfg, folder=stopped)
+    monkeypatch.undo()
+    train(cfg, folder=stopped)
+    expected, found = weights(whole), weights(stopped)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+
+    for name, part in STATEFUL.items():
+        assert expected[f"terms.{name}.method.{part}"].float().abs().sum() > 0
+    assert (expected["terms.vid.method.log_scales_C.0"] - 4.9932).abs().max() > 1e-4  # where it began: σ² = 5
+    assert expected["terms.vitkd.method.step"] == 10 and expected["terms.lshfm.calibrated"]
+    export_run(ExportSettings(run=whole, onnx=False))
+    names = load_file(whole / "export" / "timm.safetensors").keys()
+    assert not any(part in name for name in names for part in ("terms", "method", "memory", "queue", "log_scale"))
+
+
+def test_simkds_student_is_tested_and_exported_with_the_teachers_head(compose_config: Compose, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the export extra")
+    folder = tmp_path / "run"
+    metrics = train(compose_config(*SMALL, "method=simkd", "trainer.max_epochs=1"), folder=folder)
+    teacher = weights(next((tmp_path / "store" / "teachers").glob("*/checkpoints")).parent, "best.ckpt")
+    kept = weights(folder, "best.ckpt")
+    reused = "student.head.classifier.classifier.weight"  # the head's classifier is the teacher's head
+    assert torch.equal(kept[reused], teacher["student.head.classifier.weight"])
+    assert any(key.startswith("student.head.projector.") for key in kept)
+    # The backbone of the teacher is not in the student: its pooling has no weights.
+    assert not any(key.startswith("student.head.pooling.") for key in kept)
+
+    student, labels = open_student(folder)
+    export_run(ExportSettings(run=folder))
+    assert not (folder / "export" / "timm.safetensors").exists()
+    described = json.loads((folder / "export" / "network.json").read_text())
+    assert described["labels"] == list(labels) and "timm" not in described
+    images = torch.rand(3, 3, student.resolution, student.resolution, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(folder / "export" / "network.onnx")
+    (found,) = session.run(None, {"images_BCHW": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), student(images).logits_BK, rtol=1e-3, atol=1e-4)
+
+    evaluate(folder)
+    again = read_metrics(folder)
+    assert again is not None and again["test/mAP"] == pytest.approx(metrics["test/mAP"])
