@@ -1,7 +1,7 @@
 """Ask a trained run: ``python ask.py run=runs/… "How many flights left JFK late?"`` prints SQL and rows.
 
-``database=other.sqlite`` asks another database, ``db_id=…`` one of several, ``rows=50`` prints more. Databases are
-only read.
+Without a question it stays, and answers one after the other. ``database=other.sqlite`` asks another database,
+``db_id=…`` one of several, ``rows=50`` prints more, ``format=json`` is for programs. Databases are only read.
 """
 
 import os

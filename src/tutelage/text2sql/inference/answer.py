@@ -120,7 +120,7 @@ class Answerer:
     def encode(self, tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
         """Turn a question into token ids, with the values of its database that match it; see ``Prompt.encode``."""
         catalog = self.source.catalog(example.db_id)
-        return self.prompt.encode(tokenizer, example, catalog, matches=self._match(example))
+        return self.prompt.encode(tokenizer, example, catalog, matches=self.matches(example))
 
     def encode_group(
         self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, view: View | None
@@ -137,11 +137,12 @@ class Answerer:
             sqls = [example.sql for example in examples]
             catalog = self.prompt.training_view(catalog, db_id=examples[0].db_id, sqls=sqls, view=view)
         return [
-            self.prompt.encode(tokenizer, example, catalog, matches=self._match(example), training=view is not None)
+            self.prompt.encode(tokenizer, example, catalog, matches=self.matches(example), training=view is not None)
             for example in examples
         ]
 
-    def _match(self, example: Example) -> Matches:
+    def matches(self, example: Example) -> Matches:
+        """Find the values of the example's database that its question and evidence speak of, by column."""
         key = (example.db_id, f"{example.question} {example.evidence}")
         if key not in self._matches:  # training asks anew in each epoch
             if example.db_id not in self._values:

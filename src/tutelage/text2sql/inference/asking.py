@@ -1,19 +1,21 @@
 """A question in words, a query and its rows in return: what ``ask.py`` does."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tutelage.core.arguments import parse_arguments
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.store import Store
-from tutelage.text2sql.data.examples import Example, Source
+from tutelage.text2sql.data.examples import Source
 from tutelage.text2sql.data.questions import Questions
-from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.database.executor import Executor, Result
 from tutelage.text2sql.database.sqlite_file import check_file
 
 if TYPE_CHECKING:
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from tutelage.text2sql.model.language_model import LanguageModel
 
 USAGE = 'python ask.py run=runs/… "How many flights left JFK late?"'
-KEYS = ("run", "database", "db_id", "rows")
-# A person waits; and what does not fit on a screen is no answer.
-LIMITS = Limits(seconds=60.0, rows=100_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,74 +41,57 @@ class LoadedRun:
     answerer: "Answerer"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskSettings:
     """The command line.
 
     Attributes:
         run: The folder of a finished run.
-        question: In words.
-        database: Another SQLite file to ask than the run's own; None for the run's.
-        db_id: Which of the run's databases; None where there is only one.
-        rows: The most rows that are printed.
+        question: In words; empty for a session.
+        database: Another SQLite file to ask than the run's own; null for the run's.
+        db_id: Which of the run's databases; null where there is only one.
+        rows: The most rows that are shown.
+        format: How one answer is printed: for people, or as a line of JSON for programs.
     """
 
     run: Path
-    question: str
-    database: Path | None
-    db_id: str | None
-    rows: int
+    question: str = ""
+    database: Path | None = None
+    db_id: str | None = None
+    rows: int = 20
+    format: Literal["table", "json"] = "table"
 
 
-def parse(arguments: Sequence[str]) -> Asked:
+def parse(arguments: Sequence[str]) -> AskSettings:
     """Read ``key=value`` and the question, which is whatever has no key.
 
     Raises:
-        ConfigError: No run, no question, or rows that are no number.
+        ConfigError: No run, an unknown key, or a value of another type.
     """
-    values: dict[str, str] = {}
-    spoken = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in KEYS:
-            values[key] = value
-        elif equals and key.isidentifier():
-            raise ConfigError(key, "ask.py has no such key", f"use {', '.join(KEYS)}; quote the question")
-        else:
-            spoken.append(argument)
-    question = " ".join(spoken).strip()
-    if "run" not in values:
-        raise ConfigError("run", "no run was named", f"train one (python train.py task=text2sql), then: {USAGE}")
-    if not question:
-        raise ConfigError("question", "nothing was asked", USAGE)
-    rows = values.get("rows", "20")
-    if not rows.isdecimal():
-        raise ConfigError("rows", f"{rows!r} is not a number of rows", "give a whole number")
-    database = values.get("database")
-    return Asked(
-        Path(values["run"]), question, None if database is None else Path(database), values.get("db_id"), int(rows)
-    )
+    keyed = [argument for argument in arguments if argument.partition("=")[1] and argument.split("=")[0].isidentifier()]
+    spoken = " ".join(argument for argument in arguments if argument not in keyed).strip()
+    return parse_arguments([*keyed, *([f"question={spoken}"] if spoken else [])], AskSettings, usage=USAGE)
 
 
-def choose_database(source: Source, asked: Asked, *, store: Store | None) -> tuple[Source, str]:
+def choose_database(source: Source, settings: AskSettings, *, store: Store | None) -> tuple[Source, str]:
     """Find the database that is asked: another file, the one named, or the only one.
 
     Args:
         source: The run's.
-        asked: The command line.
+        settings: The command line.
         store: Where the catalog of another file is kept.
 
     Raises:
         ConfigError: The run knows several, and none or no known one was named.
         DataError: The file is not there, or is no SQLite database.
     """
-    if asked.database is not None:
-        check_file(asked.database)
-        name = asked.database.stem
-        databases = {name: asked.database}
+    if settings.database is not None:
+        check_file(settings.database)
+        name = settings.database.stem
+        databases = {name: settings.database}
         return Questions(name="asked", splits={}, databases=databases, notes={}, fingerprint="", store=store), name
     names = sorted(source.databases)
-    db_id = asked.db_id or (names[0] if len(names) == 1 else None)
+    db_id = settings.db_id or (names[0] if len(names) == 1 else None)
     if db_id not in source.databases:
         what = "the run knows several databases" if db_id is None else f"the run knows no database {db_id}"
         known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
@@ -118,11 +100,11 @@ def choose_database(source: Source, asked: Asked, *, store: Store | None) -> tup
     return source, db_id
 
 
-def ask(asked: Asked, load_run: Callable[..., LoadedRun]) -> None:
-    """Answer a question: print the query, then its rows. Databases are only read.
+def ask(settings: AskSettings, load_run: Callable[..., LoadedRun]) -> None:
+    """Answer one question, or hold a session where there is none. Databases are only read.
 
     Args:
-        asked: The command line.
+        settings: The command line.
         load_run: Opens a run's folder: ``task.load_run``.
 
     Raises:
@@ -130,28 +112,29 @@ def ask(asked: Asked, load_run: Callable[..., LoadedRun]) -> None:
         RunError: The model wrote no query that runs.
     """
     # Before the model's libraries, which take seconds to load.
-    if not asked.run.is_dir():
-        raise ConfigError("run", f"no folder {asked.run}", "give the folder that train.py named at its end")
-    if asked.database is not None:
-        check_file(asked.database)
+    if not settings.run.is_dir():
+        raise ConfigError("run", f"no folder {settings.run}", "give the folder that train.py named at its end")
+    if settings.database is not None:
+        check_file(settings.database)
+    if settings.format == "json" and not settings.question:
+        raise ConfigError("format", "a session is for people", f"ask one question: {USAGE}")
     import torch
 
-    from tutelage.text2sql.inference.answer import Answerer
+    from tutelage.text2sql.inference.session import LIMITS, Session, record
+    from tutelage.text2sql.inference.terminal import converse
 
-    run = load_run(asked.run, device="cuda" if torch.cuda.is_available() else "cpu")
-    own = run.answerer
-    source, db_id = choose_database(own.source, asked, store=own.store)
-    # What fails gets one more chance, whatever the run's scores were taken with.
-    inference = replace(own.inference, repair_rounds=max(1, own.inference.repair_rounds))
+    run = load_run(settings.run, device="cuda" if torch.cuda.is_available() else "cpu")
+    source, db_id = choose_database(run.answerer.source, settings, store=run.answerer.store)
     with Executor(workers=1, limits=LIMITS) as executor:
-        answerer = Answerer(source, prompt=own.prompt, inference=inference, executor=executor, store=own.store)
-        example = Example("asked", db_id, asked.question, None)
-        context = run.model.causal.config.get_text_config().max_position_embeddings
-        answerer.check(run.model.tokenizer, [example], context=context)
-        (answer,) = answerer.answer(run.engine, run.model.tokenizer, [example])
-        if not answer.sql:
-            raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
-        print_answer(answer.sql, executor.run(source.databases[db_id], answer.sql), rows=asked.rows)
+        session = Session(run, source=source, db_id=db_id, executor=executor)
+        if not settings.question:
+            converse(session, rows=settings.rows)
+            return
+        reply = session.ask(settings.question)
+        if settings.format == "json":
+            print(json.dumps(record(reply, rows=settings.rows), ensure_ascii=False))
+        if settings.format == "table" or reply.result.status != "ok":
+            print_answer(reply.sql, reply.result, rows=settings.rows)
 
 
 def print_answer(sql: str, result: Result, *, rows: int) -> None:
