@@ -36,7 +36,7 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 # After a change of dependencies: pinned, hashed, for every platform and Python, without any index's address.
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--no-annotate --extra export --extra launchers --extra postgres --extra mysql --extra benchmarks --extra dev \
+		--no-annotate --extra export --extra launchers --extra postgres --extra mysql --extra web --extra benchmarks --extra dev \
 		pyproject.toml -o requirements.lock
 
 clean:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tutelage.text2sql.inference.asking import LoadedRun
+    from tutelage.text2sql.inference.session import LoadedRun
 
 
 def load_run(folder: Path, *, device: str) -> "LoadedRun":

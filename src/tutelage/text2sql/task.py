@@ -27,8 +27,8 @@ from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
-from tutelage.text2sql.inference.asking import LoadedRun
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
+from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.model import sharding
 from tutelage.text2sql.model.adapters import Adapter, Full

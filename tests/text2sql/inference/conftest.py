@@ -9,8 +9,8 @@ from asking_run import database, source_of
 
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.inference.answer import Answerer, Inference
-from tutelage.text2sql.inference.asking import LoadedRun
 from tutelage.text2sql.inference.generate import Request
+from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts.brief import Brief
 

@@ -10,7 +10,9 @@ from asking_run import database, source_of
 
 from tutelage.core.errors import ConfigError, DataError, RunError
 from tutelage.text2sql.database.executor import Result
-from tutelage.text2sql.inference.asking import AskSettings, LoadedRun, ask, choose_database, parse, print_answer
+from tutelage.text2sql.inference.asking import AskSettings, ask, choose_database, parse
+from tutelage.text2sql.inference.session import LoadedRun
+from tutelage.text2sql.inference.terminal import print_answer
 
 
 def never(folder: Path, *, device: str) -> LoadedRun:

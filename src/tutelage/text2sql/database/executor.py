@@ -127,6 +127,11 @@ class Executor:
             rounds += outcome.seconds
         return Timing("ok", "", rounds)
 
+    def interrupt(self) -> None:
+        """End what is running, whose result is then ``crashed``. May be called from another thread."""
+        for worker in list(self._workers):
+            worker.interrupt()
+
     def close(self) -> None:
         """Stop the workers, whatever they are doing."""
         while self._workers:
@@ -265,6 +270,11 @@ class _Worker:
         assert self._ticket is not None
         answer, self._ticket = (self._ticket, outcome, len(content)), None
         return answer
+
+    def interrupt(self) -> None:
+        """End its process, if it is at work; whoever waits for it finds out."""
+        if self._ticket is not None:
+            self._process.kill()
 
     def kill(self) -> int:
         """End it, whatever it is doing.

@@ -4,41 +4,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Literal
 
 from tutelage.core.arguments import parse_arguments
-from tutelage.core.errors import ConfigError, RunError
+from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Source
 from tutelage.text2sql.data.questions import Questions
-from tutelage.text2sql.database.executor import Executor, Result
+from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.database.sqlite_file import check_file
 
 if TYPE_CHECKING:
-    from tutelage.text2sql.inference.answer import Answerer
-    from tutelage.text2sql.inference.generate import Engine
-    from tutelage.text2sql.model.language_model import LanguageModel
+    from tutelage.text2sql.inference.session import LoadedRun
 
 USAGE = 'python ask.py run=runs/… "How many flights left JFK late?"'
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedRun:
-    """A finished run, opened to be asked.
-
-    Attributes:
-        model: In eval mode, on its device.
-        engine: Generates with the model.
-        answerer: Of the run's own databases, with the prompt and the inference that it was scored with.
-    """
-
-    model: "LanguageModel"
-    engine: "Engine"
-    answerer: "Answerer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +31,9 @@ class AskSettings:
         db_id: Which of the run's databases; null where there is only one.
         rows: The most rows that are shown.
         format: How one answer is printed: for people, or as a line of JSON for programs.
+        web: Serve a page instead.
+        host: Where the page is served; beyond this machine it asks for a token.
+        port: Of the page; 0 takes any that is free.
     """
 
     run: Path
@@ -60,6 +42,9 @@ class AskSettings:
     db_id: str | None = None
     rows: int = 20
     format: Literal["table", "json"] = "table"
+    web: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7860
 
 
 def parse(arguments: Sequence[str]) -> AskSettings:
@@ -100,7 +85,7 @@ def choose_database(source: Source, settings: AskSettings, *, store: Store | Non
     return source, db_id
 
 
-def ask(settings: AskSettings, load_run: Callable[..., LoadedRun]) -> None:
+def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
     """Answer one question, or hold a session where there is none. Databases are only read.
 
     Args:
@@ -116,49 +101,32 @@ def ask(settings: AskSettings, load_run: Callable[..., LoadedRun]) -> None:
         raise ConfigError("run", f"no folder {settings.run}", "give the folder that train.py named at its end")
     if settings.database is not None:
         check_file(settings.database)
+    if settings.web and settings.question:
+        raise ConfigError("question", "a page is asked there", "leave the question out, or web=true")
     if settings.format == "json" and not settings.question:
         raise ConfigError("format", "a session is for people", f"ask one question: {USAGE}")
+    if settings.web:
+        from tutelage.text2sql.inference.web import check_page
+
+        check_page(settings.host, settings.port)
     import torch
 
     from tutelage.text2sql.inference.session import LIMITS, Session, record
-    from tutelage.text2sql.inference.terminal import converse
+    from tutelage.text2sql.inference.terminal import converse, print_answer
 
     run = load_run(settings.run, device="cuda" if torch.cuda.is_available() else "cpu")
     source, db_id = choose_database(run.answerer.source, settings, store=run.answerer.store)
     with Executor(workers=1, limits=LIMITS) as executor:
         session = Session(run, source=source, db_id=db_id, executor=executor)
-        if not settings.question:
+        if settings.web:
+            from tutelage.text2sql.inference.web import serve
+
+            serve(session, host=settings.host, port=settings.port)
+        elif not settings.question:
             converse(session, rows=settings.rows)
-            return
-        reply = session.ask(settings.question)
-        if settings.format == "json":
-            print(json.dumps(record(reply, rows=settings.rows), ensure_ascii=False))
-        if settings.format == "table" or reply.result.status != "ok":
-            print_answer(reply.sql, reply.result, rows=settings.rows)
-
-
-def print_answer(sql: str, result: Result, *, rows: int) -> None:
-    """Print a query and what it gave.
-
-    Raises:
-        RunError: It gave an error.
-    """
-    # Text of a database is text: rich would take [brackets] in it for styles.
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(sql)
-    if result.status != "ok":
-        raise RunError("answer", f"this query gives no rows ({result.error})", "ask in other words, or train longer")
-    table = Table(*[_text(column) for column in result.columns], box=box.SIMPLE)
-    for row in result.rows[:rows]:
-        table.add_row(*[_text(value) for value in row])
-    console.print(table)
-    shown = min(rows, len(result.rows))
-    count = f"{shown} of {len(result.rows)} rows" if shown < len(result.rows) else f"{shown} row{'s' * (shown != 1)}"
-    console.print(f"{count}, {result.seconds:.2f} s")
-
-
-def _text(value: Any) -> str:
-    """A cell: NULL is not the text None, and a blob is not printed."""
-    if value is None:
-        return "NULL"
-    return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
+        else:
+            reply = session.ask(settings.question)
+            if settings.format == "json":
+                print(json.dumps(record(reply, rows=settings.rows), ensure_ascii=False))
+            if settings.format == "table" or reply.result.status != "ok":
+                print_answer(reply.sql, reply.result, rows=settings.rows)

@@ -3,18 +3,36 @@
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.core.errors import DataError, RunError
 from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.database.executor import Executor, Limits, Result
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.inference.answer import Answer, Answerer
-from tutelage.text2sql.inference.asking import LoadedRun
+
+if TYPE_CHECKING:
+    from tutelage.text2sql.inference.generate import Engine
+    from tutelage.text2sql.model.language_model import LanguageModel
 
 # A person waits; and what does not fit on a screen is no answer.
 LIMITS = Limits(seconds=60.0, rows=100_000)
 MAX_QUESTION = 4_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A finished run, opened to be asked.
+
+    Attributes:
+        model: In eval mode, on its device.
+        engine: Generates with the model.
+        answerer: Of the run's own databases, with the prompt and the inference that it was scored with.
+    """
+
+    model: "LanguageModel"
+    engine: "Engine"
+    answerer: Answerer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +74,17 @@ class Session:
         self.catalog: Catalog = source.catalog(db_id)
 
     def ask(self, question: str, *, after: Reply | None = None) -> Reply:
-        """Answer a question.
+        """Write a query for a question, as :meth:`write` does, and run it."""
+        answer = self.write(question, after=None if after is None else (after.question, after.sql))
+        return Reply(answer.question, answer.sql, self._executor.run(self.database, answer.sql), answer)
+
+    def write(self, question: str, *, after: tuple[str, str] | None = None) -> Answer:
+        """Write a query for a question.
 
         Args:
             question: In words.
-            after: A reply that the question goes on from: "and of these, which …". The model is shown that question
-                and its query as evidence. It was trained on questions that stand alone, so expect less.
+            after: The question and the query that this one goes on from: "and of these, which …". The model is shown
+                them as evidence. It was trained on questions that stand alone, so expect less.
 
         Raises:
             DataError: The question is empty, or too long for the model.
@@ -71,7 +94,7 @@ class Session:
         if not text or len(text) > MAX_QUESTION:
             what = f"{len(text):,} characters" if text else "nothing was asked"
             raise DataError("question", what, f"ask in words, in at most {MAX_QUESTION:,} characters")
-        evidence = f"The question before was: {after.question} Its query was: {after.sql}" if after is not None else ""
+        evidence = f"The question before was: {after[0]} Its query was: {after[1]}" if after is not None else ""
         example = Example("asked", self.db_id, text, None, evidence=evidence)
         tokenizer = self._run.model.tokenizer
         context = self._run.model.causal.config.get_text_config().max_position_embeddings
@@ -79,7 +102,7 @@ class Session:
         (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example])
         if not answer.sql:
             raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
-        return Reply(text, answer.sql, self._executor.run(self.database, answer.sql), answer)
+        return answer
 
     def run_sql(self, sql: str) -> Reply:
         """Run a query that was typed, in the same sandbox."""
@@ -95,12 +118,11 @@ class Session:
             lines.append(f"{table.name}{rows}: {', '.join(columns)}")
         return lines
 
-    def why(self, reply: Reply) -> list[str]:
+    def why(self, answer: Answer | None) -> list[str]:
         """Tell how a query was found: values that matched, candidates with their votes, repairs, what was left out."""
-        if reply.answer is None:
+        if answer is None:
             return ["This query was typed, not written by the model."]
-        answer = reply.answer
-        example = Example("asked", self.db_id, reply.question, None)
+        example = Example("asked", self.db_id, answer.question, None)
         lines = [
             f"{column[0]}.{column[1]} holds {', '.join(map(repr, values))}, which the question speaks of"
             for column, values in self._answerer.matches(example).items()

@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-from tutelage.core.errors import DataError, UserError
-from tutelage.text2sql.inference.asking import print_answer
+from tutelage.core.errors import DataError, RunError, UserError
+from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.inference.session import Reply, Session, write_csv
 
 HELP = r"""Ask in words. A line that begins with + goes on from the question before: + and in March?
@@ -73,7 +76,7 @@ def _turn(session: Session, line: str, last: Reply | None, *, rows: int, read: R
                 last = session.run_sql(sql)
                 print_answer(last.sql, last.result, rows=rows)
         case "\\why":
-            for told in session.why(_known(last)):
+            for told in session.why(_known(last).answer):
                 console.print(told)
         case "\\csv":
             reply = _known(last)
@@ -108,3 +111,30 @@ def _reader() -> Read:
     # Kept line by line, so that an interrupted session loses nothing that was typed.
     prompts: PromptSession[str] = PromptSession(history=FileHistory(str(folder / "ask_history")))
     return lambda prompt, text: prompts.prompt(prompt, default=text)
+
+
+def print_answer(sql: str, result: Result, *, rows: int) -> None:
+    """Print a query and what it gave.
+
+    Raises:
+        RunError: It gave an error.
+    """
+    # Text of a database is text: rich would take [brackets] in it for styles.
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(sql)
+    if result.status != "ok":
+        raise RunError("answer", f"this query gives no rows ({result.error})", "ask in other words, or train longer")
+    table = Table(*[_text(column) for column in result.columns], box=box.SIMPLE)
+    for row in result.rows[:rows]:
+        table.add_row(*[_text(value) for value in row])
+    console.print(table)
+    shown = min(rows, len(result.rows))
+    count = f"{shown} of {len(result.rows)} rows" if shown < len(result.rows) else f"{shown} row{'s' * (shown != 1)}"
+    console.print(f"{count}, {result.seconds:.2f} s")
+
+
+def _text(value: Any) -> str:
+    """A cell: NULL is not the text None, and a blob is not printed."""
+    if value is None:
+        return "NULL"
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
