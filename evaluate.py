@@ -1,6 +1,7 @@
 """Score a finished run again, compare two, or score anybody's predictions.
 
-``run=…``, ``run=… against=…``, or ``task=text2sql data=spider predictions=…``.
+``run=…``, also with other data or settings (``run=… scoring.split=val``), ``run=… against=…``, or
+``task=text2sql data=spider predictions=…``.
 """
 
 import sys
@@ -18,20 +19,22 @@ def job(cfg: DictConfig, folder: Path) -> None:
     build.locate(cfg.task, where="task").score(cfg, folder=folder)  # type: ignore[attr-defined]
 
 
-def again(_: DictConfig, folder: Path) -> None:
-    """Score a run again."""
+def rescore(run: cli.FinishedRun) -> None:
+    """Score a run again, with the changes that were typed; ``out=`` says where the scores go."""
     startup.prepare()
-    from tutelage.core.run import evaluate
+    from tutelage.core.evaluate import evaluate
 
-    evaluate(folder)
+    changes = [text for text in run.overrides if not text.startswith("out=")]
+    out = next((Path(text.removeprefix("out=")) for text in run.overrides if text.startswith("out=")), None)
+    evaluate(run.folder, changes=changes, out=out, trusted=run.trusted)
 
 
-def compare(folder: Path, other: Path) -> None:
+def compare(run: cli.FinishedRun, other: Path) -> None:
     """Print how two runs differ on what both were tested on."""
     startup.prepare()
-    from tutelage.core.run import compare as compare_runs
+    from tutelage.core.evaluate import compare as compare_runs
 
-    compare_runs(folder, other)
+    compare_runs(run.folder, other, trusted=run.trusted)
 
 
 if __name__ == "__main__":
@@ -40,4 +43,4 @@ if __name__ == "__main__":
         f"predictions=[{a[12:]}]" if a.startswith("predictions=") and "," in a and "[" not in a else a
         for a in sys.argv[1:]
     ]
-    cli.main("evaluate", job, of_run=again, of_two=compare)
+    cli.main("evaluate", job, of_run=rescore, of_two=compare)

@@ -1,4 +1,7 @@
-"""Train a model: ``python train.py method=cam_kd data=coco data.root=…``; ``--help`` lists what can be chosen."""
+"""Train a model: ``python train.py method=cam_kd data=coco data.root=…``; ``--help`` lists what can be chosen.
+
+``run=<folder of a run>`` continues that run, or prints its scores where it is finished.
+"""
 
 import os
 from pathlib import Path
@@ -20,5 +23,14 @@ def job(cfg: DictConfig, folder: Path) -> object:
     return train(cfg, folder=folder)["val/best"]
 
 
+def resume(run: cli.FinishedRun) -> None:
+    """Continue a run with its own config."""
+    cli.refuse_other_settings(run)
+    startup.prepare()
+    from tutelage.core.run_folder import load_config
+
+    job(load_config(run.folder, trusted=run.trusted), run.folder)
+
+
 if __name__ == "__main__":
-    cli.main("config", job, of_run=job)
+    cli.main("config", job, of_run=resume)

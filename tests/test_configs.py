@@ -42,7 +42,7 @@ def test_it_composes_and_binds(path: Path, compose_config: Callable[..., DictCon
         build.check(with_values(compose_config(f"{group}={choice}", primary="explore")))
         return
     # Choices that any task can use (an optimiser, a trainer) are composed with the default one.
-    task = next(iter(cli._tasks_of(path)), TASK_OF.get(group, "multilabel"))
+    task = next(iter(cli.tasks_of(path)), TASK_OF.get(group, "multilabel"))
     given = [] if group == "task" else [f"task={task}"]
     cfg = with_values(compose_config(*given, f"{group}={choice}"))
     kind = build.locate(cfg.task, where="task")

@@ -71,7 +71,9 @@ def test_two_runs_to_compare_are_given_whole(given: list[str], says: str, tmp_pa
     with pytest.raises(ConfigError) as caught:
         cli._two_runs(given)
     assert says in str(caught.value)
-    assert cli._two_runs([f"run={tmp_path / 'a'}", f"against={tmp_path / 'a'}"]) == (tmp_path / "a", tmp_path / "a")
+    run, other = cli._two_runs([f"run={tmp_path / 'a'}", "trust=mine,yours", f"against={tmp_path / 'a'}"])
+    assert (run.folder, run.trusted, run.overrides) == (tmp_path / "a", ("mine", "yours"), ())
+    assert other == tmp_path / "a"
 
 
 def test_help_lists_every_choice_and_when_to_take_it(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from tutelage.core.errors import ConfigError, DataError, RunError
+from tutelage.core.evaluate import compare, evaluate
 from tutelage.core.results import read_metrics
-from tutelage.core.run import LOCK, best_checkpoint, compare, evaluate, make_trainer, open_task, train
+from tutelage.core.run import make_trainer, open_task, train
+from tutelage.core.run_folder import LOCK, best_checkpoint
 from tutelage.multilabel.task import label_shares
 
 SMALL = [
@@ -304,7 +306,7 @@ def test_a_teacher_of_other_labels_is_refused(compose_config: Compose, tmp_path:
     (folder / "manifest.json").write_text(json.dumps({**manifest, "labels": ["cat", "dog"]}))
     checkpoint = folder / "checkpoints" / "best.ckpt"
     with pytest.raises(
-        ConfigError, match=r"was trained on 2 labels, the data has 10 \(only the teacher's: \['cat', 'dog'\]"
+        ConfigError, match=r"was trained on 2 labels, the data has 10 \(only the network's: \['cat', 'dog'\]"
     ):
         open_task(compose_config(*SMALL, f"model.teacher.checkpoint={checkpoint}"), folder=tmp_path / "run")
 

@@ -19,6 +19,7 @@ from tutelage.core import run
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.evaluate import evaluate
 from tutelage.core.results import read_metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
@@ -109,7 +110,7 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     loaded = load_run(folder, device="cpu")
     for name, parameter in loaded.model.causal.named_parameters():
         torch.testing.assert_close(parameter, state[f"model.network.{name}"], rtol=0, atol=0)
-    assert run.evaluate(folder)["test/ex_held_out"] == metrics["test/ex_held_out"]
+    assert evaluate(folder)["test/ex_held_out"] == metrics["test/ex_held_out"]
 
 
 def questions(path: Path, asked: list[tuple[str, str]]) -> Path:

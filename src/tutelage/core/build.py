@@ -62,6 +62,11 @@ def split(node: Node, part: Callable[..., Any], /, *, where: str) -> tuple[Any, 
     return made, {key: value for key, value in values.items() if key not in names}
 
 
+def parameters_of(part: Callable[..., Any]) -> list[str]:
+    """Return the keys that `split` takes out of a node for a second object."""
+    return list(inspect.signature(part).parameters)
+
+
 def locate(node: Node, /, *, where: str) -> Callable[..., Any]:
     """Return what a node's ``_target_`` names, without making it."""
     return _locate(_plain(node).get("_target_"), where)

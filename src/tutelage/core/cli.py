@@ -8,7 +8,8 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.core import config
+from tutelage.core.config import CONF
 from tutelage.core.errors import ConfigError, RunError, UserError
+from tutelage.core.overrides import parse
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 Job = Callable[[DictConfig, Path], Any]
 # These answer a question about the config, and run nothing.
 QUESTIONS = {
@@ -46,16 +47,35 @@ QUESTIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """The command line of a program that was given ``run=<folder of a run>``.
+
+    Attributes:
+        folder: The run's.
+        trusted: Packages whose code its config may name (``trust=my_package``).
+        overrides: What else was typed.
+    """
+
+    folder: Path
+    trusted: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+
 def main(
-    config_name: str, job: Job, *, of_run: Job | None = None, of_two: Callable[[Path, Path], Any] | None = None
+    config_name: str,
+    job: Job,
+    *,
+    of_run: Callable[[FinishedRun], Any] | None = None,
+    of_two: Callable[[FinishedRun, Path], Any] | None = None,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
 
     Args:
         config_name: The primary config.
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
-        of_run: What ``run=<folder of a run>`` does instead, with that run's own config.
-        of_two: What ``run=… against=…`` does, two folders of runs.
+        of_run: What ``run=<folder of a run>`` does instead.
+        of_two: What ``run=… against=<folder of another run>`` does.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
@@ -70,9 +90,8 @@ def main(
             if of_two is not None and any(override.startswith("against=") for override in overrides):
                 of_two(*_two_runs(overrides))
                 return
-            if of_run is not None and not sweep and (folder := _run_folder(overrides)):
-                _refuse_other_settings(folder, overrides)
-                of_run(_saved(folder), folder)
+            if of_run is not None and not sweep and (finished := _finished_run(overrides)):
+                of_run(finished)
                 return
             _check(config_name, overrides, sweep=sweep)
     except KeyboardInterrupt:
@@ -141,54 +160,57 @@ def _keep_failure(folder: Path, error: str) -> None:
     write_json(folder / FAILURE, {"error": error})
 
 
-def _run_folder(overrides: list[str]) -> Path | None:
-    for override in overrides:
-        if override.startswith("run="):
-            folder = Path(override.removeprefix("run="))
-            return folder if _is_run(folder) else None
-    return None
+def _finished_run(overrides: list[str]) -> FinishedRun | None:
+    """Recognise ``run=<folder of a run>``; a folder that is no run yet is one to be made."""
+    given, rest = _take(overrides, "run", "trust")
+    if "run" not in given or not _is_run(Path(given["run"])):
+        return None
+    trusted = tuple(name for name in given.get("trust", "").strip("[]").split(",") if name)
+    return FinishedRun(Path(given["run"]), trusted, tuple(rest))
+
+
+def _take(overrides: list[str], *keys: str) -> tuple[Mapping[str, str], list[str]]:
+    """Split ``key=value`` arguments into those of some keys, and the rest."""
+    given = dict(text.split("=", 1) for text in overrides if text.split("=", 1)[0] in keys and "=" in text)
+    return given, [text for text in overrides if text.split("=", 1)[0] not in keys]
 
 
 def _is_run(folder: Path) -> bool:
     return (folder / ".hydra" / "config.yaml").is_file()
 
 
-def _two_runs(overrides: list[str]) -> tuple[Path, Path]:
-    given = dict(override.partition("=")[::2] for override in overrides)
-    if len(overrides) != 2 or "run" not in given:
+def _two_runs(overrides: list[str]) -> tuple[FinishedRun, Path]:
+    given, rest = _take(overrides, "run", "against", "trust")
+    if rest or not {"run", "against"} <= given.keys():
         raise ConfigError("against", "two finished runs are compared as they are", "give run=… against=… and no more")
-    for key, text in given.items():
-        if not _is_run(Path(text)):
-            raise ConfigError(key, f"{text} is no run folder", "give the folder of a run")
-    return Path(given["run"]), Path(given["against"])
+    for key in ("run", "against"):
+        if not _is_run(Path(given[key])):
+            raise ConfigError(key, f"{given[key]} is no run folder", "give the folder of a run")
+    finished = _finished_run([text for text in overrides if not text.startswith("against=")])
+    assert finished is not None
+    return finished, Path(given["against"])
 
 
-def _saved(folder: Path) -> DictConfig:
-    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return cfg
+def refuse_other_settings(run: FinishedRun) -> None:
+    """Refuse overrides that a run was not started with: a continued run must be the same run.
 
-
-def _refuse_other_settings(folder: Path, overrides: list[str]) -> None:
-    path = folder / ".hydra" / "overrides.yaml"
+    Raises:
+        ConfigError: There are some.
+    """
+    path = run.folder / ".hydra" / "overrides.yaml"
     before = [str(override) for override in OmegaConf.load(path)] if path.exists() else []
-    new = [override for override in overrides if override not in before and not override.startswith("run=")]
+    new = [override for override in run.overrides if override not in before]
     if new:
         raise ConfigError(
             "run",
-            f"{folder} was started without {' '.join(new)}",
-            f"continue it as it was (run={folder} alone), or give another folder",
+            f"{run.folder} was started without {' '.join(new)}",
+            f"continue it as it was (run={run.folder} alone), or give another folder",
         )
 
 
 def _check(config_name: str, overrides: list[str], *, sweep: bool) -> None:
     """Compose what will be composed, every value of a sweep too, and explain what fails."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise ConfigError(
-            error.override, str(error).splitlines()[0], "write key=value; quote values with commas or spaces"
-        ) from None
+    parsed = parse(overrides)
     several = [override.key_or_group for override in parsed if override.is_sweep_override()]
     if several and not sweep:
         raise ConfigError(several[0], "several values for one run", "add -m for a sweep, or quote a value with commas")
@@ -239,19 +261,33 @@ def _check_task(cfg: DictConfig) -> None:
         folder = CONF / group
         if choice is None or not folder.is_dir():
             continue
-        tasks = {path.stem: _tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
+        tasks = {path.stem: tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
         if tasks.get(choice) and task not in tasks[choice]:
             fitting = [name for name, its_tasks in tasks.items() if not its_tasks or task in its_tasks]
             hint = f"choose from: {', '.join(fitting)}; or take task={'|'.join(sorted(tasks[choice]))}"
             raise ConfigError(group, f"{choice} is not for task={task}", hint)
 
 
-def _tasks_of(path: Path) -> set[str]:
-    """The tasks that a choice is made for, read off the targets it names; empty where any task can use it."""
-    text = path.read_text()
-    parts = [path.parent / "parts" / f"{name}.yaml" for name in re.findall(r"parts/(\w+)", text)]
-    found = re.findall(r"tutelage\.(\w+)\.", "\n".join([text, *(part.read_text() for part in parts)]))
-    return {name for name in found if (CONF / "task" / f"{name}.yaml").exists()}
+def tasks_of(path: Path) -> set[str]:
+    """Return the tasks that a choice is made for, by the packages its targets name; empty where any task can use it."""
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(content, dict)
+    packages = {target.split(".")[1] for target in _targets(content) if target.startswith("tutelage.")}
+    found = {name for name in packages if (CONF / "task" / f"{name}.yaml").exists()}
+    for entry in content.get("defaults", ()):
+        # - parts/files@data, or - /group: choice
+        if isinstance(entry, str) and entry.startswith("parts/"):
+            found |= tasks_of(path.parent / f"{entry.split('@')[0]}.yaml")
+    return found
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if key == "_target_":
+                yield str(child)
+            else:
+                yield from _targets(child)
 
 
 def _explain(config_name: str, overrides: list[str], error: Exception) -> ConfigError:

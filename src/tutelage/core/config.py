@@ -1,10 +1,13 @@
 """The typed root of every config. Imports no torch, so that ``--help`` answers at once."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Config:
     augment: Any = None
     loss: Any = None
     head: Any = None
+    scoring: Any = None  # which split is scored, and how; evaluate.py run=… may change it
     # text2sql
     adapter: Any = None
     prompt: Any = None

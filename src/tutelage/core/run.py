@@ -8,13 +8,10 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
@@ -34,10 +31,9 @@ from tutelage.core.callbacks import (
 )
 from tutelage.core.curves import CurvesLogger
 from tutelage.core.errors import ConfigError, RunError, UserError
+from tutelage.core.run_folder import best_checkpoint, check_checkpoint, exclusive, load_config, save_config
 from tutelage.core.task import Metrics, Task
 
-CONFIG = Path(".hydra") / "config.yaml"
-LOCK = ".lock"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -60,7 +56,7 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         open_task(cfg, folder=folder).report(finished)
         return finished
     cfg.run = str(folder)  # inside a sweep each job has a folder of its own
-    with alone(folder):
+    with exclusive(folder):
         save_config(cfg, folder)
         task = open_task(cfg, folder=folder)
         task.prepare()
@@ -73,85 +69,20 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         return fit(task)
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a run's folder, made where it is missing, to this process; a kill sets it free.
-
-    Two that train in one folder overwrite each other's checkpoints, and neither says so.
-
-    Raises:
-        RunError: Another process has it.
-        ConfigError: The folder cannot be written.
-    """
-    if launch.inside():  # the parent has it
-        yield
-        return
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(
-            "run", f"another process is training in {folder}", "wait for its end, or give another folder with run="
-        ) from None
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def evaluate(folder: Path) -> Metrics:
-    """Score a finished run again, from its folder alone.
-
-    Raises:
-        ConfigError: The folder holds no finished run.
-    """
-    before = results.read_metrics(folder)
-    if before is None:
-        raise ConfigError("run", f"{folder} holds no finished run", f"finish it with: python train.py run={folder}")
-    cfg = load_config(folder)
-    cfg.trainer.devices = 1  # scoring one student needs no more, and any machine will do
-    cfg.trainer.strategy = "auto"
-    task = open_task(cfg, folder=folder)
-    task.prepare()
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = task.datamodule()
-    module = task.module(datamodule)
-    task.load(module, best_checkpoint(folder))
-    trainer = make_trainer(task, callbacks=[], loggers=[])
-    metrics = {**before, **task.evaluate(trainer, module, datamodule)}
-    results.write_json(folder / results.METRICS, metrics)
-    task.report(metrics)
-    return metrics
-
-
-def compare(folder: Path, other: Path) -> None:
-    """Print how two finished runs differ on what both were tested on.
-
-    Raises:
-        ConfigError: One is not finished, or they are runs of different tasks.
-        DataError: They share nothing that could be compared.
-    """
-    for key, run in (("run", folder), ("against", other)):
-        if results.read_metrics(run) is None:
-            raise ConfigError(key, f"{run} holds no finished run", f"finish it with: python train.py run={run}")
-    kind, other_kind = (build.locate(load_config(run).task, where="task") for run in (folder, other))
-    if kind is not other_kind:
-        raise ConfigError("against", f"{other} is a run of another task", "compare runs of one task")
-    assert isinstance(kind, type) and issubclass(kind, Task), f"{kind} is no task"
-    kind.compare(folder, other)
-
-
 def open_task(cfg: DictConfig, *, folder: Path) -> Task:
-    """Check a whole config and make its task; nothing costly happens."""
+    """Check a whole config and make its task, ready to train; nothing costly happens."""
+    task = make_task(cfg, folder=folder, out=folder)
+    task.check()
+    return task
+
+
+def make_task(cfg: DictConfig, *, folder: Path, out: Path) -> Task:
+    """Check a config's keys, types and devices, and make its task; see `Task` for the folders."""
     kind = build.locate(cfg.task, where="task")
     assert isinstance(kind, type) and issubclass(kind, Task), f"{kind} is no task"
     build.check(cfg, shared=kind.shared)
     check_devices(cfg)
-    task: Task = build.build(cfg.task, where="task", cfg=cfg, folder=folder)
-    task.check()
+    task: Task = build.build(cfg.task, where="task", cfg=cfg, folder=folder, out=out)
     return task
 
 
@@ -267,64 +198,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def save_config(cfg: DictConfig, folder: Path) -> None:
-    """Make the run's folder and keep its config there, with every interpolation resolved.
-
-    Raises:
-        ConfigError: The folder cannot be written.
-    """
-    path = folder / CONFIG
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-        OmegaConf.save(resolved, path)
-        overrides = path.with_name("overrides.yaml")
-        if not overrides.exists():
-            overrides.write_text("[]\n")
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError("run", f"cannot write into {folder} ({error.strerror})", "give another folder")
-
-
-def load_config(folder: Path) -> DictConfig:
-    """Read a run's config.
-
-    Raises:
-        ConfigError: The folder is no run.
-    """
-    if not (folder / CONFIG).is_file():
-        raise ConfigError("run", f"{folder} is no run folder (it has no {CONFIG})", "give the folder of a run")
-    cfg = OmegaConf.load(folder / CONFIG)
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint that validation picked."""
-    path = folder / CHECKPOINTS / BEST
-    if not path.exists():
-        raise RunError(str(path), "no such checkpoint", f"train the run again: python train.py run={folder}")
-    return path
-
-
-def check_checkpoint(path: Path) -> None:
-    """Refuse a file that is no whole checkpoint of ours, before training is set up around it.
-
-    Raises:
-        RunError: The file is cut off, or something else.
-    """
-    hint = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise RunError(str(path), f"not a whole checkpoint ({str(error).splitlines()[0]})", hint) from None
-    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise RunError(str(path), "a checkpoint of something else", hint)
-
-
 def check_devices(cfg: DictConfig) -> None:
     """Refuse devices that this machine lacks.
 
@@ -343,7 +216,7 @@ def check_devices(cfg: DictConfig) -> None:
 def main(folder: Path) -> None:
     """Be one rank of a job that launch.py started."""
     try:
-        task = open_task(load_config(folder), folder=folder)
+        task = open_task(load_config(folder, trusted=None), folder=folder)
         task.prepare()  # finds what the parent made
         fit(task)
     except UserError as error:

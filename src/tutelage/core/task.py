@@ -23,11 +23,20 @@ class Task(ABC):
     # nodes whose keys two objects share, and the second object; see build.split
     shared: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     headline: ClassVar[tuple[str, ...]]  # the metrics that a table over many runs shows
+    rescoring: ClassVar[frozenset[str]]  # keys that evaluate.py run=… may change, since training did not fix them
 
-    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
-        """Keep the composed config and the run's folder; touch nothing else."""
+    def __init__(self, *, cfg: DictConfig, folder: Path, out: Path) -> None:
+        """Keep what was composed, and touch nothing else.
+
+        Args:
+            cfg: The composed config.
+            folder: The run's: checkpoints are here.
+            out: Where scores, predictions and reports go. It is the run's folder, unless a finished run is scored
+                with other settings.
+        """
         self.cfg = cfg
         self.folder = folder
+        self.out = out
         self.store = Store(Path(cfg.store))
 
     @abstractmethod
@@ -41,6 +50,18 @@ class Task(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Make costly inputs, or find them in the store. Runs once, in the parent of a multi-process job too."""
+
+    @abstractmethod
+    def check_scoring(self) -> None:
+        """Refuse settings with which the finished run cannot be scored. Stands for `check` in evaluate.py run=….
+
+        Raises:
+            ConfigError, DataError: Where, what, and a hint.
+        """
+
+    @abstractmethod
+    def prepare_scoring(self) -> None:
+        """Make what scoring the finished run needs. Stands for `prepare` in evaluate.py run=…, and trains nothing."""
 
     @abstractmethod
     def datamodule(self) -> LightningDataModule: ...
@@ -58,6 +79,12 @@ class Task(ABC):
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"], strict=module.strict_loading)
 
+    def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> LightningModule:
+        """Return the trained module as `evaluate` needs it, without anything that training alone needs."""
+        module = self.module(datamodule)
+        self.load(module, checkpoint)
+        return module
+
     def callbacks(self) -> list[Callback]:
         """Return callbacks of the task's own."""
         return []
@@ -66,7 +93,7 @@ class Task(ABC):
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         """Score the chosen weights on data that selection never saw.
 
-        Writes ``predictions.*`` and ``items.csv`` into the run's folder.
+        Writes ``predictions.*`` and ``items.csv`` into `out`.
 
         Returns:
             Flat metrics, such as ``test/mAP``; the same on every rank.
@@ -92,4 +119,4 @@ class Task(ABC):
 
     @abstractmethod
     def report(self, metrics: Metrics) -> None:
-        """Write ``report.html`` and print the closing table."""
+        """Write ``report.html`` into `out` and print the closing table."""

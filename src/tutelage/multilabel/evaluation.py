@@ -6,15 +6,33 @@ from dataclasses import dataclass
 
 from lightning.pytorch import LightningModule, Trainer
 
+from tutelage.core.errors import ConfigError
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
-from tutelage.multilabel.data.source import Batch
+from tutelage.multilabel.data.source import Batch, SplitName
 from tutelage.multilabel.metrics import MultilabelScores, Prediction
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field
 from tutelage.multilabel.results.localisation import Localisation
 
 PERCENT = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """What of a trained network is scored.
+
+    Attributes:
+        split: ``test``; ``val`` or ``train`` are for a finished run (``evaluate.py run=… scoring.split=val``).
+        threshold: The probability from which a label counts as predicted, in CP, CR, CF1, OP, OR, OF1 and items.csv.
+    """
+
+    split: SplitName = "test"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ConfigError("scoring.threshold", f"{self.threshold} is no probability", "give one between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +48,18 @@ class Scored:
     prediction: Prediction
 
 
-class Scoring(LightningModule):
-    """Runs a network over the test split and gathers what its scores are made of."""
+class ScoringModule(LightningModule):
+    """Runs a network over a split and computes its scores."""
 
-    def __init__(self, network: Network, datamodule: MultilabelDataModule) -> None:
+    def __init__(self, network: Network, datamodule: MultilabelDataModule, *, threshold: float) -> None:
         super().__init__()
         self.network = network
-        self.split = datamodule.source.split("test")
-        self.scores = MultilabelScores(num_labels=network.shape.num_labels)
+        self.split = datamodule.source.split(datamodule.test_split)
+        self.scores = MultilabelScores(num_labels=network.shape.num_labels, threshold=threshold)
         self.localisation = Localisation(num_labels=network.shape.num_labels)
         self.has_boxes = any(self.split.boxes(index) is not None for index in range(len(self.split.ids)))
         self.reads: frozenset[Field] = frozenset({"cams_BKHW"}) if self.has_boxes else frozenset()
+        self.result: Scored | None = None
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         shown = self.network(batch.images_BCHW, reads=self.reads)
@@ -49,17 +68,24 @@ class Scoring(LightningModule):
             boxes = [self.split.boxes(index) if index >= 0 else None for index in batch.index_B.tolist()]
             self.localisation.update(shown.cams_BKHW, boxes, batch.index_B)
 
+    def on_test_epoch_end(self) -> None:
+        """Compute here, where the states are still on the device: after the test they lie on the CPU, and a process
+        group of GPUs (NCCL) cannot gather from there.
+        """
+        found = {name: float(value) for name, value in self.scores.compute().items()}
+        if self.has_boxes:
+            found |= {name: float(value) for name, value in self.localisation.compute().items()}
+        prediction = self.scores.prediction()
+        low, high = scoring.bootstrap_interval(prediction.logits_NK, prediction.targets_NK)
+        found |= {"mAP_low": low, "mAP_high": high}
+        self.result = Scored({name: PERCENT * value for name, value in found.items()}, prediction)
 
-def scored(trainer: Trainer, network: Network, datamodule: MultilabelDataModule) -> Scored:
-    """Score a network on the test split, over all processes of the trainer."""
-    scoring_module = Scoring(network, datamodule)
+
+def scored(trainer: Trainer, network: Network, datamodule: MultilabelDataModule, *, threshold: float = 0.5) -> Scored:
+    """Score a network on the data module's test split, over all processes of the trainer."""
+    module = ScoringModule(network, datamodule, threshold=threshold)
     was_training = network.training
-    trainer.test(scoring_module, datamodule=datamodule, verbose=False)
+    trainer.test(module, datamodule=datamodule, verbose=False)
     network.train(was_training)
-    found = {name: float(value) for name, value in scoring_module.scores.compute().items()}
-    if scoring_module.has_boxes:
-        found |= {name: float(value) for name, value in scoring_module.localisation.compute().items()}
-    prediction = scoring_module.scores.prediction()
-    low, high = scoring.bootstrap_interval(prediction.logits_NK, prediction.targets_NK)
-    found |= {"mAP_low": low, "mAP_high": high}
-    return Scored({name: PERCENT * value for name, value in found.items()}, prediction)
+    assert module.result is not None
+    return module.result

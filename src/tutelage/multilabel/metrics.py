@@ -289,9 +289,9 @@ class MultilabelScores(Metric):
     targets: list[Tensor]
     index: list[Tensor]
 
-    def __init__(self, *, num_labels: int) -> None:
+    def __init__(self, *, num_labels: int, threshold: float = 0.5) -> None:
         super().__init__()
-        self.num_labels = num_labels
+        self.num_labels, self.threshold = num_labels, threshold
         for name in ("logits", "targets", "index"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -310,7 +310,7 @@ class MultilabelScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return `scores` over all processes."""
         prediction = self._gathered()
-        found = scores(prediction.logits_NK, prediction.targets_NK)
+        found = scores(prediction.logits_NK, prediction.targets_NK, threshold=self.threshold)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
     def prediction(self) -> Prediction:

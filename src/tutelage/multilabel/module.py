@@ -61,6 +61,11 @@ class Distillation(LightningModule):
         if compile:
             student.compile_backbone()
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher; None where the method needs none, and where a finished run is scored."""
+        return self._teachers[0] if self._teachers else None
+
     def on_fit_start(self) -> None:
         for teacher in self._teachers:
             teacher.to(self.device)

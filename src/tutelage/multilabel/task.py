@@ -4,7 +4,7 @@
 
 import csv
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import teacher
 from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
-from tutelage.multilabel.evaluation import Scored, scored
+from tutelage.multilabel.evaluation import Scored, Scoring, scored
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
@@ -46,12 +46,14 @@ class MultilabelTask(Task):
         "method": TermOptions,
         "method.*": TermOptions,
     }
+    rescoring = frozenset({"data", "scoring"})
 
-    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
-        super().__init__(cfg=cfg, folder=folder)
+    def __init__(self, *, cfg: DictConfig, folder: Path, out: Path) -> None:
+        super().__init__(cfg=cfg, folder=folder, out=out)
         self.loading, source_node = split(cfg.data, LoaderConfig, where="data")
         self.source: Source = build(source_node, where="data")
         self.pair: Pair = build(cfg.model, where="model")
+        self.scoring: Scoring = Scoring() if cfg.scoring is None else build(cfg.scoring, where="scoring")
         self.teacher_folder: Path | None = None  # of a teacher that was trained here; known after prepare
 
     def check(self) -> None:
@@ -68,6 +70,19 @@ class MultilabelTask(Task):
         if self.needs_teacher and self.pair.teacher.checkpoint is not None:
             check_labels(Path(self.pair.teacher.checkpoint), self.source.label_names)
 
+    def check_scoring(self) -> None:
+        path = self.folder / results.MANIFEST
+        labels = tuple(results.read_json(path).get("labels", ())) if path.is_file() else self.source.label_names
+        if labels != self.source.label_names:
+            raise ConfigError(
+                "data",
+                f"the run was trained on {len(labels)} labels, this data has {len(self.source.label_names)} "
+                f"{differing_labels(labels, self.source.label_names)}",
+                "give data with the run's labels, in their order",
+            )
+        if len(self.source.split(self.scoring.split).ids) == 0:
+            raise ConfigError("scoring.split", f"{self.scoring.split} has no pictures", "choose another split")
+
     @cached_property
     def terms(self) -> dict[str, TermSpec]:
         """The terms of the loss beside the task's, by name."""
@@ -81,9 +96,18 @@ class MultilabelTask(Task):
         if self.needs_teacher and self.pair.teacher.checkpoint is None:
             self.teacher_folder = teacher.train_teacher(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
 
+    def prepare_scoring(self) -> None:
+        """Nothing: the student and the data are all."""
+
     def datamodule(self) -> MultilabelDataModule:
         augment = build(self.cfg.augment, where="augment")
-        return MultilabelDataModule(self.source, augment=augment, loading=self.loading, seed=self.cfg.seed)
+        return MultilabelDataModule(
+            self.source,
+            augment=augment,
+            loading=self.loading,
+            seed=self.cfg.seed,
+            test_split=self.scoring.split,
+        )
 
     def module(self, datamodule: LightningDataModule) -> Distillation:
         student = self._network("student")
@@ -101,6 +125,33 @@ class MultilabelTask(Task):
             compile=self.cfg.trainer.compile,
         )
 
+    def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> Distillation:
+        """Return the student alone; its teacher, and the weights that it started from, may be gone."""
+        student = self._network("student")
+        weights = teacher.student_weights(checkpoint)
+        data = data_info(self.source, batch_size=self.loading.batch_size)
+        if weights.keys() != student.state_dict().keys() and self.needs_teacher:
+            # A method that builds on its student needs the shape of the teacher; the weights are in the checkpoint.
+            shape_alone = self._network("teacher", untrained=True)
+            for term in self.terms.values():
+                student = term.method.setup(student, shape_alone, data) or student
+        try:
+            student.load_state_dict(weights)
+        except RuntimeError as error:  # shapes that depend on the resolution, such as a ViT's position embeddings
+            raise ConfigError(
+                "data.resolution",
+                f"{checkpoint} does not fit the network ({str(error).splitlines()[-1].strip()})",
+                "score it at the resolution that it was trained with",
+            ) from None
+        return Distillation(
+            student,
+            task_loss=build(self.cfg.loss, where="loss"),
+            terms={},
+            teacher=None,
+            data=data,
+            optim=_optim(self.cfg.optim),
+        )
+
     @cached_property
     def teacher_network(self) -> Network:
         network = self._network("teacher")
@@ -110,20 +161,25 @@ class MultilabelTask(Task):
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Distillation) and isinstance(datamodule, MultilabelDataModule)
-        student = scored(trainer, module.student, datamodule)
-        of_teacher = scored(trainer, self.teacher_network, datamodule) if self.needs_teacher else None
+        split, threshold = self.scoring.split, self.scoring.threshold
+        student = scored(trainer, module.student, datamodule, threshold=threshold)
+        # A finished run is scored without its teacher.
+        teacher_network = module.teacher.network if module.teacher is not None else None
+        of_teacher = None
+        if teacher_network is not None:
+            of_teacher = scored(trainer, teacher_network, datamodule, threshold=threshold)
         if trainer.is_global_zero:
             self._write(student)
             networks, both = {"student": module.student}, {"student": student}
-            if of_teacher is not None:
-                networks["teacher"], both["teacher"] = self.teacher_network, of_teacher
-            report.keep_classes(self.folder, label_names=self.source.label_names, scored=both)
-            report.keep_maps(self.folder, networks=networks, datamodule=datamodule)
-        found: Metrics = {f"test/{name}": value for name, value in student.metrics.items()}
+            if teacher_network is not None and of_teacher is not None:
+                networks["teacher"], both["teacher"] = teacher_network, of_teacher
+            report.keep_classes(self.out, label_names=self.source.label_names, scored=both)
+            report.keep_maps(self.out, networks=networks, datamodule=datamodule)
+        found: Metrics = {f"{split}/{name}": value for name, value in student.metrics.items()}
         found |= {"student/parameters": sum(p.numel() for p in module.student.parameters())}
-        if of_teacher is not None:
-            found |= {f"teacher/test/{name}": value for name, value in of_teacher.metrics.items()}
-            found |= {"teacher/parameters": sum(p.numel() for p in self.teacher_network.parameters())}
+        if teacher_network is not None and of_teacher is not None:
+            found |= {f"teacher/{split}/{name}": value for name, value in of_teacher.metrics.items()}
+            found |= {"teacher/parameters": sum(p.numel() for p in teacher_network.parameters())}
         if self.teacher_folder is not None:
             own = results.read_metrics(self.teacher_folder)
             assert own is not None
@@ -142,15 +198,16 @@ class MultilabelTask(Task):
         comparison.compare(folder, other)
 
     def report(self, metrics: Metrics) -> None:
-        report.write(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
-        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, source=self.source)
+        report.write(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
+        report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
 
-    def _network(self, role: str) -> Network:
+    def _network(self, role: str, *, untrained: bool = False) -> Network:
         spec = self.pair.student if role == "student" else self.pair.teacher
         checkpoints = self.folder / CHECKPOINTS
         begun = (checkpoints / LAST).exists() or (checkpoints / BEST).exists()
-        if begun if role == "student" else self.teacher_folder is not None:
-            spec = replace(spec, weights="none")  # a checkpoint follows: no hub need be asked
+        if untrained or (begun if role == "student" else self.teacher_folder is not None):
+            # Its own checkpoint follows, so what it started from may be gone, and no hub need be asked.
+            spec = replace(spec, weights="none", checkpoint=None)
         head = OmegaConf.to_container(self.cfg.head, resolve=True)
         assert isinstance(head, dict)
         return build_network(
@@ -163,19 +220,19 @@ class MultilabelTask(Task):
 
     def _write(self, student: Scored) -> None:
         """Write predictions.npz and items.csv (a row an image)."""
-        split_ids = np.array(self.source.split("test").ids)[student.prediction.index_N]
+        split_ids = np.array(self.source.split(self.scoring.split).ids)[student.prediction.index_N]
         names = np.array(self.source.label_names)
         np.savez_compressed(
-            self.folder / comparison.PREDICTIONS,
+            self.out / comparison.PREDICTIONS,
             ids=split_ids,
             logits=student.prediction.logits_NK,
             targets=student.prediction.targets_NK,
             labels=names,
         )
-        with (self.folder / "items.csv").open("w", newline="") as file:
+        with (self.out / "items.csv").open("w", newline="") as file:
             out = csv.writer(file)
             out.writerow(["id", "labels", "predicted", "missed", "wrong"])
-            predicted_NK = scoring.predicted_labels(student.prediction.logits_NK)
+            predicted_NK = scoring.predicted_labels(student.prediction.logits_NK, threshold=self.scoring.threshold)
             for identity, target_K, predicted_K in zip(
                 split_ids, student.prediction.targets_NK, predicted_NK, strict=True
             ):
@@ -206,6 +263,14 @@ def label_shares(targets_NK: NDArray[np.int8]) -> Tensor:
     return torch.from_numpy((present_K + 0.5) / (known_K + 1))
 
 
+def differing_labels(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """Say which labels a trained network and the data do not share."""
+    only_theirs, only_ours = set(theirs) - set(ours), set(ours) - set(theirs)
+    if not only_theirs | only_ours:
+        return "(the same, in another order)"
+    return f"(only the network's: {sorted(only_theirs)[:5]}; only the data's: {sorted(only_ours)[:5]})"
+
+
 def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:
     """Refuse a teacher that was trained on other labels, where its run folder tells.
 
@@ -216,11 +281,10 @@ def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:
         if (folder / results.MANIFEST).exists():
             theirs = tuple(results.read_json(folder / results.MANIFEST).get("labels", ()))
             if theirs != label_names:
-                only_theirs, only_ours = set(theirs) - set(label_names), set(label_names) - set(theirs)
                 raise ConfigError(
                     "model.teacher.checkpoint",
                     f"{checkpoint} was trained on {len(theirs)} labels, the data has {len(label_names)} "
-                    f"(only the teacher's: {sorted(only_theirs)[:5]}; only the data's: {sorted(only_ours)[:5]})",
+                    f"{differing_labels(theirs, label_names)}",
                     "give a teacher of this data, or none to train one",
                 )
             return

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.core import precision, run
+from tutelage.core import precision, run, run_folder
 from tutelage.core.build import build, locate, split
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
@@ -56,9 +56,10 @@ class Text2SqlTask(Task):
     mode = "max"
     headline = ("test/ex", "test/ex_held_out", "base/test/ex", "sft/test/ex", "time/train_s")
     shared: ClassVar[Mapping[str, Callable[..., Any]]] = {"data": Loading}
+    rescoring = frozenset({"data", "inference", "prompt"})
 
-    def __init__(self, *, cfg: DictConfig, folder: Path) -> None:
-        super().__init__(cfg=cfg, folder=folder)
+    def __init__(self, *, cfg: DictConfig, folder: Path, out: Path) -> None:
+        super().__init__(cfg=cfg, folder=folder, out=out)
         self.loading, source_node = split(cfg.data, Loading, where="data")
         self.source: Questions = build(source_node, where="data")
         self.model_spec: Pretrained | Tiny = build(cfg.model, where="model")
@@ -143,6 +144,14 @@ class Text2SqlTask(Task):
         self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=context)
         if self.cfg.report.base and self.method.explores and self.source.split("train"):
             seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+
+    def check_scoring(self) -> None:
+        self.adapter.check()
+
+    def prepare_scoring(self) -> None:
+        self.cfg.report.base = False  # the models it is compared with were scored at the run's end
+        context = self.pretrained.config().get_text_config().max_position_embeddings
+        self.answerer.check(self.pretrained.tokenizer(), [*self.corpus.test, *self.corpus.held_out], context=context)
 
     # ---- inputs: each is made once, and found in the store by every other process -------------------------------
 
@@ -269,24 +278,24 @@ class Text2SqlTask(Task):
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Text2SqlModule)
-        model = module.model
+        model, own = module.model, self.out == self.folder  # scored with other settings, a run's model stays as it is
         dtype = DTYPES[self.pretrained.dtype]
         if model.sharded:
             state = sharding.gather_trained(model)
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and own:
                 model.save_gathered(self.folder / MODEL, state, dtype=dtype)
             del state
         else:
             model.to(trainer.strategy.root_device)
             if self.adapter.trains_all:
                 model.to(dtype)  # what is saved is what is scored
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and own:
                 model.save(self.folder / MODEL)
         metrics, answers, items = self._test(trainer, model, self._test_engine(model))
         if trainer.is_global_zero:
-            write_predictions(self.folder / "predictions.jsonl", answers)
-            write_items(self.folder / ITEMS, items)
-            if self.cfg.report.merge and model.adapted:
+            write_predictions(self.out / "predictions.jsonl", answers)
+            write_items(self.out / ITEMS, items)
+            if self.cfg.report.merge and model.adapted and own:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
             model.cpu()
@@ -331,8 +340,8 @@ class Text2SqlTask(Task):
         comparison.compare(folder, other)
 
     def report(self, metrics: Metrics) -> None:
-        report.write(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
-        report.print_closing_table(self.folder, cfg=self.cfg, metrics=metrics, notes=self.describe())
+        report.write(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
+        report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
 
     def _test_engine(self, model: LanguageModel) -> Engine:
         """What answers the final test: the model at hand, or vLLM with what was saved of it."""
@@ -404,7 +413,7 @@ def load_run(folder: Path, *, device: str) -> LoadedRun:
     Raises:
         ConfigError: No run, one that is not finished, or one of another task.
     """
-    cfg = run.load_config(folder)
+    cfg = run_folder.load_config(folder)
     saved = folder / MODEL
     if not saved.is_dir():
         raise ConfigError("run", f"{folder} holds no model yet", f"finish it with: python train.py run={folder}")
@@ -418,7 +427,7 @@ def load_run(folder: Path, *, device: str) -> LoadedRun:
                 "machine loads",
             )
         cfg.adapter = {"_target_": "tutelage.text2sql.model.adapters.Full"}
-    task = run.open_task(cfg, folder=folder)
+    task = run.make_task(cfg, folder=folder, out=folder)
     if not isinstance(task, Text2SqlTask):
         raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
     model = load_trained(task.base(saved), saved, adapter=task.adapter).eval()

@@ -54,9 +54,12 @@ Decode = Callable[[int], Tensor]
 class MultilabelDataModule(LightningDataModule):
     """Train, validation and test batches of one source."""
 
-    def __init__(self, source: Source, *, augment: Augment, loading: LoaderConfig, seed: int) -> None:
+    def __init__(
+        self, source: Source, *, augment: Augment, loading: LoaderConfig, seed: int, test_split: SplitName = "test"
+    ) -> None:
         super().__init__()
         self.source, self.augment, self.loading, self.seed = source, augment, loading, seed
+        self.test_split: SplitName = test_split  # a finished run may be scored on another one
         self._caches: dict[tuple[SplitName, bool], Decode] = {}
 
     def train_dataloader(self) -> TrainLoader:
@@ -78,7 +81,7 @@ class MultilabelDataModule(LightningDataModule):
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("test")
+        return self._evaluation_loader(self.test_split)
 
     def calibration_dataloader(self) -> DataLoader[Any]:
         """Every training sample once, in order, as at evaluation, the same on every process."""

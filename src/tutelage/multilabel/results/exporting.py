@@ -11,7 +11,7 @@ from tutelage.core import results
 from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
-from tutelage.core.run import load_config
+from tutelage.core.run_folder import load_config
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.networks.backbone import pretrained_cfg
 from tutelage.multilabel.networks.export import export

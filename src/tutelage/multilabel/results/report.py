@@ -5,7 +5,6 @@
 import base64
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,9 @@ SHOWN = ("CF1", "OF1", "CF1@3", "OF1@3", "pointing_game", "cam_mass")
 
 def keep_maps(folder: Path, *, networks: Mapping[str, Network], datamodule: MultilabelDataModule) -> None:
     """Keep pictures of the test split, evenly spaced, with each network's maps of the labels that are there."""
-    split = datamodule.source.split("test")
+    split = datamodule.source.split(datamodule.test_split)
     chosen = np.unique(np.linspace(0, len(split.ids) - 1, NUM_PICTURES).astype(int))
-    images_N3RR = datamodule.evaluation_images("test", chosen.tolist())
+    images_N3RR = datamodule.evaluation_images(datamodule.test_split, chosen.tolist())
     kept: dict[str, NDArray[Any]] = {
         "images": images_N3RR.cpu().numpy(),
         "targets": split.targets_NK[chosen],
@@ -52,6 +51,10 @@ def keep_maps(folder: Path, *, networks: Mapping[str, Network], datamodule: Mult
         assert shown.cams_BKHW is not None
         kept[f"cams_{role}"] = shown.cams_BKHW.float().cpu().numpy()
         kept[f"logits_{role}"] = shown.logits_BK.float().cpu().numpy()
+    if "teacher" not in networks and (folder / MAPS).is_file():  # scored again without its teacher
+        with np.load(folder / MAPS) as before:
+            if np.array_equal(before["ids"], kept["ids"]):
+                kept |= {name: before[name] for name in before.files if name.endswith("_teacher")}
     np.savez_compressed(folder / MAPS, **kept)  # type: ignore[arg-type]
 
 
@@ -62,16 +65,27 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
         for role, s in scored.items()
     }
     first = next(iter(by_role.values()))
-    lines = [",".join(["label", "positives", *(f"{role}_AP" for role in by_role)])]
-    for k, name in enumerate(label_names):
-        aps = [f"{100 * found.ap_K[k]:.4f}" if found.positives_K[k] else "" for found in by_role.values()]
-        lines.append(",".join([json.dumps(name) if "," in name else name, str(first.positives_K[k]), *aps]))
-    (folder / CLASSES).write_text("\n".join(lines) + "\n")
+    columns = {
+        f"{role}_AP": [
+            f"{100 * ap:.4f}" if count else "" for ap, count in zip(found.ap_K, found.positives_K, strict=True)
+        ]
+        for role, found in by_role.items()
+    }
+    if "teacher" not in scored and (folder / CLASSES).is_file():  # scored again without its teacher
+        before = _read_classes(folder)
+        if [row["label"] for row in before] == list(label_names) and "teacher_AP" in before[0]:
+            columns["teacher_AP"] = [row["teacher_AP"] for row in before]
+    with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["label", "positives", *columns])
+        for k, name in enumerate(label_names):
+            out.writerow([name, first.positives_K[k], *(column[k] for column in columns.values())])
 
 
 def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     """Return the closing table: a column a network, so that it fits a terminal with long names in it."""
-    prefixes = {"teacher": "teacher/test/", "student": "test/"}
+    split = scored_split(cfg)
+    prefixes = {"teacher": f"teacher/{split}/", "student": f"{split}/"}
     roles = [role for role, prefix in prefixes.items() if f"{prefix}mAP" in metrics]
     lines = {
         "network": [str(cfg.model[role].name) for role in roles],
@@ -82,7 +96,7 @@ def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str
         ],
     }
     for name in SHOWN:
-        if f"test/{name}" in metrics:
+        if f"{split}/{name}" in metrics:
             lines[name] = [f"{metrics[f'{prefixes[role]}{name}']:.2f}" for role in roles]
     if "time/train_s" in metrics:
         seconds = {"student": metrics["time/train_s"], "teacher": metrics.get("teacher/time/train_s")}
@@ -98,11 +112,15 @@ def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, sour
     if selection == "test":
         warning = "\nSelected on the test split, as much published work is: not comparable with held-out selection."
     results.print_table(
-        f"{method_name(cfg)} on {data_name(cfg)}, test split, percent",
+        f"{method_name(cfg)} on {data_name(cfg)}, {scored_split(cfg)} split, percent",
         columns,
         rows,
         caption=f"{folder}/report.html{warning}",
     )
+
+
+def scored_split(cfg: DictConfig) -> str:
+    return "test" if cfg.scoring is None else str(cfg.scoring.split)
 
 
 def method_name(cfg: DictConfig) -> str:
@@ -138,7 +156,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
 
 
 def _read_classes(folder: Path) -> list[dict[str, str]]:
-    with (folder / CLASSES).open(newline="") as file:
+    with (folder / CLASSES).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
