@@ -138,10 +138,7 @@ class Text2SqlTask(Task):
             )
 
     def prepare(self) -> None:
-        tokenizer = self.pretrained.tokenizer()
-        context = self.pretrained.config().get_text_config().max_position_embeddings
-        # Prompts that do not fit are found now, and not after training.
-        self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=context)
+        self._check_prompts()
         if self.cfg.report.base and self.method.explores and self.source.split("train"):
             seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
 
@@ -150,8 +147,13 @@ class Text2SqlTask(Task):
 
     def prepare_scoring(self) -> None:
         self.cfg.report.base = False  # the models it is compared with were scored at the run's end
+        self._check_prompts()
+
+    def _check_prompts(self) -> None:
+        """Find prompts that do not fit before training, and not after it."""
+        tokenizer = self.pretrained.tokenizer()
         context = self.pretrained.config().get_text_config().max_position_embeddings
-        self.answerer.check(self.pretrained.tokenizer(), [*self.corpus.test, *self.corpus.held_out], context=context)
+        self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=context)
 
     # ---- inputs: each is made once, and found in the store by every other process -------------------------------
 
