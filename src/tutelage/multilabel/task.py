@@ -32,6 +32,7 @@ from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
 from tutelage.multilabel.results import comparison, report
+from tutelage.multilabel.results.exporting import best_student
 from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
 
 
@@ -127,28 +128,13 @@ class MultilabelTask(Task):
 
     def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> Distillation:
         """Return the student alone; its teacher, and the weights that it started from, may be gone."""
-        student = self._network("student")
-        weights = teacher.student_weights(checkpoint)
-        data = data_info(self.source, batch_size=self.loading.batch_size)
-        if weights.keys() != student.state_dict().keys() and self.needs_teacher:
-            # A method that builds on its student needs the shape of the teacher; the weights are in the checkpoint.
-            shape_alone = self._network("teacher", untrained=True)
-            for term in self.terms.values():
-                student = term.method.setup(student, shape_alone, data) or student
-        try:
-            student.load_state_dict(weights)
-        except RuntimeError as error:  # shapes that depend on the resolution, such as a ViT's position embeddings
-            raise ConfigError(
-                "data.resolution",
-                f"{checkpoint} does not fit the network ({str(error).splitlines()[-1].strip()})",
-                "score it at the resolution that it was trained with",
-            ) from None
+        student = best_student(self.cfg, label_names=self.source.label_names, checkpoint=checkpoint)
         return Distillation(
             student,
             task_loss=build(self.cfg.loss, where="loss"),
             terms={},
             teacher=None,
-            data=data,
+            data=data_info(self.source, batch_size=self.loading.batch_size),
             optim=_optim(self.cfg.optim),
         )
 
@@ -201,11 +187,11 @@ class MultilabelTask(Task):
         report.write(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
 
-    def _network(self, role: str, *, untrained: bool = False) -> Network:
+    def _network(self, role: str) -> Network:
         spec = self.pair.student if role == "student" else self.pair.teacher
         checkpoints = self.folder / CHECKPOINTS
         begun = (checkpoints / LAST).exists() or (checkpoints / BEST).exists()
-        if untrained or (begun if role == "student" else self.teacher_folder is not None):
+        if begun if role == "student" else self.teacher_folder is not None:
             # Its own checkpoint follows, so what it started from may be gone, and no hub need be asked.
             spec = replace(spec, weights="none", checkpoint=None)
         head = OmegaConf.to_container(self.cfg.head, resolve=True)

@@ -103,10 +103,5 @@ def teacher_key(own: DictConfig, *, fingerprint: str) -> dict[str, Any]:
 
 def best_weights(folder: Path) -> dict[str, Tensor]:
     """Read the student's weights of a finished run."""
-    return student_weights(folder / CHECKPOINTS / BEST)
-
-
-def student_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """Read the student's weights of a run's checkpoint."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    content = torch.load(folder / CHECKPOINTS / BEST, map_location="cpu", weights_only=True)["state_dict"]
     return {name.removeprefix("student."): value for name, value in content.items() if name.startswith("student.")}
