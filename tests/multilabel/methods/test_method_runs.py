@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from tutelage.core import callbacks
-from tutelage.core.results import read_metrics
 from tutelage.core.evaluate import evaluate
+from tutelage.core.results import read_metrics
 from tutelage.core.run import train
 from tutelage.multilabel.results.exporting import ExportSettings, export_run, open_student
 
