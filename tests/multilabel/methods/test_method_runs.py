@@ -1,6 +1,8 @@
 """Whole runs of methods that learn parts of their own: resumed, saved, and what is exported of them."""
 
+import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,13 @@ STATEFUL = {
     "token_relation": "queue_MC",
     "vitkd": "step",
 }
+CONF = Path(__file__).resolve().parents[3] / "conf" / "method"
+# Every method of task=multilabel that has a teacher, whoever wrote it.
+METHODS = sorted(
+    path.stem
+    for path in CONF.glob("*.yaml")
+    if "tutelage.multilabel.methods" in path.read_text() and path.stem != "supervised"
+)
 Compose = Callable[..., DictConfig]
 
 
@@ -110,3 +119,24 @@ def test_simkds_student_is_tested_and_exported_with_the_teachers_head(compose_co
     evaluate(folder)
     again = read_metrics(folder)
     assert again is not None and again["test/mAP"] == pytest.approx(metrics["test/mAP"])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all methods, so that they share a teacher."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_for_three_steps(name: str, compose_config: Compose, tmp_path: Path, store: Path) -> None:
+    cfg = compose_config(*SMALL, "trainer.max_epochs=1", "data.num_train=24", f"method={name}", f"store={store}")
+    cfg.method.force_softmax = True  # of those for single labels
+    metrics = train(cfg, folder=tmp_path / "run")
+    # A method whose class says that it reads nothing of a teacher would train as supervised, without a word.
+    assert "teacher/test/mAP" in metrics
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["name"].startswith("train/")]
+    own = {row["name"] for row in logged} - {"train/task", "train/loss", "train/weight"}
+    assert own and all(math.isfinite(float(row["value"])) for row in logged)
+    values = {name: [float(row["value"]) for row in logged if row["name"] == name] for name in own}
+    assert all(len(value) == 3 for value in values.values()) and any(any(value) for value in values.values())

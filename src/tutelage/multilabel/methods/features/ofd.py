@@ -22,6 +22,9 @@ class Ofd(Method):
     """
 
     labels = "any"
+    # What may be read; setup leaves what these networks need.
+    student_reads = frozenset({"features", "stages"})
+    teacher_reads = frozenset({"features", "stages"})
 
     def __init__(self, *, stages: int) -> None:
         """Choose how many of the last stages."""

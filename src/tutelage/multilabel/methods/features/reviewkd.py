@@ -24,6 +24,9 @@ class ReviewKd(Method):
     """
 
     labels = "any"
+    # What may be read; setup leaves what these networks need.
+    student_reads = frozenset({"features", "stages", "embedding_BC"})
+    teacher_reads = frozenset({"features", "stages", "embedding_BC"})
 
     def __init__(self, *, stages: int, channels: int) -> None:
         """Choose how many of the last stages, and the channels of the fusion."""

@@ -33,6 +33,9 @@ class VitKd(Method):
     """
 
     labels = "any"
+    # What may be read; setup leaves what these networks need.
+    student_reads = frozenset({"features", "stages", "feature_map_BCHW"})
+    teacher_reads = frozenset({"features", "stages", "feature_map_BCHW"})
 
     step: Tensor
 

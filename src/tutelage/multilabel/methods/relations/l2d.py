@@ -28,6 +28,9 @@ class L2d(Method):
     """
 
     labels = "multi"
+    # What may be read; setup leaves what these networks need.
+    student_reads = frozenset({"logits_BK", "label_embeddings_BKD", "cams_BKHW", "feature_map_BCHW"})
+    teacher_reads = frozenset({"logits_BK", "label_embeddings_BKD", "cams_BKHW", "feature_map_BCHW"})
 
     def __init__(self, *, mld_weight: float, class_weight: float, instance_weight: float) -> None:
         """Choose the weights of MLD, CD and ID."""
