@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pairs import batch as batch_of_pairs
+from pairs import set_up, total
 from torch import Tensor, nn
 
 from tutelage.multilabel.data.source import Batch
 from tutelage.multilabel.losses import Bce
+from tutelage.multilabel.methods.features.functional import kdsvd, right_singular_vectors
 from tutelage.multilabel.methods.logits.dist import Dist
 from tutelage.multilabel.methods.logits.functional import (
     normalised_kd,
@@ -27,6 +30,7 @@ from tutelage.multilabel.methods.logits.mse import Mse
 from tutelage.multilabel.methods.maps.functional import region_logits
 from tutelage.multilabel.methods.matching import teacher_top
 from tutelage.multilabel.methods.method import DataInfo
+from tutelage.multilabel.methods.relations.functional import queue_relation, sp
 from tutelage.multilabel.metrics import predicted_labels
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks import network as networks
@@ -340,3 +344,118 @@ def test_l2d_thresholds_each_image_at_its_own_number_of_labels() -> None:
     assert not np.array_equal(published[0], published[1])  # the same image by its logits
     ours = predicted_labels(logits_NK)
     assert np.array_equal(ours[0], ours[1])
+
+
+# --- features and relations ------------------------------------------------------------------------------------------
+
+
+def test_mdistillers_vid_never_trains_its_variances() -> None:
+    """They are Parameters in a plain list, so neither `parameters()` nor its own list of learnables has them."""
+
+    class Published(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.regressors = nn.ModuleList([nn.Conv2d(3, 4, 1)])
+            self.log_scales = [nn.Parameter(torch.full((4,), 4.99))]
+
+        def get_learnable_parameters(self) -> list[nn.Parameter]:
+            return [parameter for regressor in self.regressors for parameter in regressor.parameters()]
+
+    published = Published()
+    learned = {id(parameter) for parameter in (*published.parameters(), *published.get_learnable_parameters())}
+    assert id(published.log_scales[0]) not in learned and "log_scales.0" not in published.state_dict()
+
+    ours, student, teacher = set_up("vid", "cnn_from_cnn")
+    assert "log_scales_C.0" in dict(ours.named_parameters()) and "log_scales_C.0" in ours.state_dict()
+    before = [variance.detach().clone() for variance in ours.variances()]
+    optimiser = torch.optim.SGD(ours.parameters(), lr=1.0)
+    total(ours, student, teacher, batch_of_pairs()).backward()
+    optimiser.step()
+    assert all((old != new).all() for old, new in zip(before, ours.variances(), strict=True))
+
+
+def test_reviewkds_channels_are_typed_for_each_pair() -> None:
+    """Its configs hold IN_CHANNELS of one student. Another student's stages do not go in."""
+    in_channels = [64, 128, 256, 512]  # ResNet-18's, as in its configs
+    typed = nn.ModuleList([nn.Conv2d(channels, 256, 1) for channels in in_channels])
+    _, narrow, _ = set_up("reviewkd", "cnn_from_cnn")  # a student with stages of other widths
+    stages = narrow(batch_of_pairs().images_BCHW, reads=frozenset({"stages"})).stages
+    with pytest.raises(RuntimeError, match="channels"):
+        typed[0](stages[-4])
+
+    for pair in ("cnn_from_cnn", "swin_from_cnn", "cnn_from_vit"):
+        ours, student, teacher = set_up("reviewkd", pair)
+        assert total(ours, student, teacher, batch_of_pairs()).isfinite()
+
+
+@pytest.mark.parametrize("name", ["rkd", "pkt", "reviewkd"])
+def test_l2d_calls_its_feature_baselines_with_other_arguments_than_they_take(name: str) -> None:
+    """The distiller hands on (student, teacher, targets); the three want the networks' logits as well."""
+
+    class Published(nn.Module):
+        def forward(
+            self, f_s: Tensor, f_t: Tensor, out_student: Tensor, out_teacher: Tensor, targets: Tensor
+        ) -> Tensor:
+            return (f_s - f_t).square().mean()
+
+    features = random(1, 4, 8)
+    with pytest.raises(TypeError, match="missing 2 required positional arguments"):
+        Published()(features, features, torch.ones(4, 3))
+
+    ours, student, teacher = set_up(name, "cnn_from_cnn")  # called as every method is
+    loss = total(ours, student, teacher, batch_of_pairs())
+    assert loss.isfinite() and loss > 0
+
+
+def test_mdistillers_kdsvd_reads_nchw_as_nhwc() -> None:
+    """It views [B, C, H, W] as C·H × W, so its vectors run over the columns of the image, not over channels."""
+
+    def published(maps_BCHW: Tensor, rank: int) -> Tensor:
+        batch_size, channels, height, width = maps_BCHW.shape
+        return torch.linalg.svd(maps_BCHW.reshape(batch_size, channels * height, width)).Vh[:, :rank].transpose(1, 2)
+
+    maps = random(3, 2, 6, 4, 5).relu()
+    shuffled = maps.flatten(2)[:, :, torch.randperm(20, generator=torch.Generator().manual_seed(0))].view_as(maps)
+    assert published(maps, 1).shape == (2, 5, 1)  # one number a column
+    assert not torch.allclose(published(maps, 1).abs(), published(shuffled, 1).abs(), atol=1e-3)
+    # Of channels it does not matter where in the image they respond.
+    ours, of_shuffled = (right_singular_vectors(each, rank=1)[0] for each in (maps, shuffled))
+    assert ours.shape == (2, 6, 1)
+    torch.testing.assert_close(ours, of_shuffled, rtol=1e-3, atol=1e-4)
+    assert kdsvd([maps, maps], [shuffled, shuffled], rank=1).max() < 1e-6
+
+
+def test_torchdistills_sp_takes_the_dimension_for_the_norm() -> None:
+    """`normalize(G, 1)` sets p = 1: rows of unit L1 norm, whose differences shrink with the batch."""
+    student, teacher = random(5, 6, 3), random(6, 6, 3)
+    rows = [F.normalize(features @ features.T, 1) for features in (student, teacher)]  # as published
+    assert torch.allclose(rows[0].abs().sum(1), torch.ones(6)) and (rows[0].norm(dim=1) < 0.9).all()
+    unit = [F.normalize(features @ features.T, p=2, dim=1) for features in (student, teacher)]
+    ours = sp(student, teacher, valid_B=torch.ones(6, dtype=torch.bool))
+    assert ours.item() == pytest.approx((unit[0] - unit[1]).square().mean().item(), rel=1e-4)
+    assert ours > 2 * (rows[0] - rows[1]).square().mean()
+
+
+def test_lightly_trains_queue_begins_with_zeros_that_take_part() -> None:
+    """Slots that hold nothing have similarity 0, and a share of the softmax: at the start nearly all of it."""
+    embeddings = F.normalize(random(7, 2, 16), dim=1)
+    queue = torch.cat([embeddings, torch.zeros(5000, 16)])
+    filled = torch.arange(5002) < 2
+    published = torch.softmax(embeddings @ queue.T / 0.5, 1)
+    assert (published[:, 2:].sum(1) > 0.99).all()
+    student = F.normalize(random(8, 2, 16), dim=1)
+    ours = queue_relation(student, embeddings, queue_MC=queue, filled_M=filled, temperature=0.5)
+    alone = queue_relation(student, embeddings, queue_MC=queue[:2], filled_M=filled[:2], temperature=0.5)
+    torch.testing.assert_close(ours, alone)
+
+
+def test_unstable_singular_vectors_give_nan_gradients() -> None:
+    """mdistiller differentiates torch's SVD, whose gradient divides by differences of singular values."""
+    maps = torch.zeros(1, 4, 2, 2)
+    maps[0, 0] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])  # three dead channels: three singular values of 0
+    published = maps.clone().requires_grad_()
+    torch.linalg.svd(published.flatten(2).transpose(1, 2), full_matrices=False).Vh[:, :2].square()[0, 1, 1].backward()
+    assert published.grad is not None and not published.grad.isfinite().all()
+    ours = maps.clone().requires_grad_()
+    right_singular_vectors(ours, rank=2)[0].square()[0, 1, 1].backward()
+    assert ours.grad is not None and ours.grad.isfinite().all()
