@@ -10,7 +10,7 @@ from tutelage.multilabel.methods.settings import positive
 
 
 class LogitStd(PerImage):
-    """`method=kd` of logits with mean 0 and standard deviation 1 in each image (CVPR 2024, arXiv 2403.01427).
+    """`method=kd` of (z − mean z) / std z, over the labels of an image (CVPR 2024, arXiv 2403.01427).
 
     The student need not reach the teacher's scale: only the relations between the labels count.
     """

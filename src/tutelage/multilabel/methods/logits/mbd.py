@@ -11,10 +11,10 @@ from tutelage.multilabel.methods.settings import not_negative, positive
 
 
 class Mbd(PerImage):
-    """Partial softmaxes, weighed by how far the student is from a mixture of teacher and label.
+    """T²·Σ_k w_k·p_k·log(p_k / q_k) of partial softmaxes p of teacher, q of student (MBD of MSKD, AAAI 2025).
 
-    MBD of MSKD (AAAI 2025): the loss of MSKD alone, with a teacher. MSKD is self-distillation with three losses
-    around it.
+    The weight w is the distance of the student from a mixture of teacher and label, to a power. This is MSKD's loss
+    alone, with a teacher; MSKD is self-distillation with three losses around it.
     """
 
     labels = "multi"

@@ -10,7 +10,9 @@ from tutelage.multilabel.methods.settings import not_negative, positive
 
 
 class Nkd(PerImage):
-    """Cross-entropies of the present label and of the others by themselves (NKD, ICCV 2023, arXiv 2303.13005).
+    """−p_T log p_S of the present label − γT²·Σ p̂_T log p̂_S of the others (NKD, ICCV 2023, arXiv 2303.13005).
+
+    p̂ is the softmax of the others by themselves.
 
     Given several present labels, as with ``force_softmax``, each has a target term.
     """

@@ -9,9 +9,10 @@ from tutelage.multilabel.methods.settings import positive
 
 
 class Tld(Matching):
-    """`method=mld` at T < 1 ("Unleashing the Potential of Temperature Scaling for Multi-Label Logit Distillation").
+    """Σ_k KL(Bern σ(z_T/T) ‖ Bern σ(z_S/T))·T² at T < 1, mean over images (TLD).
 
-    A softmax is softened, T > 1, to show what is below its maximum. Sigmoids show all labels as they are: sharpening
+    `method=mld` otherwise. From "Unleashing the Potential of Temperature Scaling for Multi-Label Logit Distillation": a
+    softmax is softened, T > 1, to show what is below its maximum. Sigmoids show all labels as they are: sharpening
     them lets those near the boundary weigh more. Known from reviews of the paper only.
     """
 

@@ -33,7 +33,7 @@ SupportName = Literal["all", "positives", "teacher_top", "teacher_above", "teach
 
 
 class CamKd(Matching):
-    """Class activation map distillation (arXiv 2303.08360, reconstructed)."""
+    """mean (CAM_S − CAM_T)² over images, labels and places, or another D over Ω (arXiv 2303.08360, reconstructed)."""
 
     labels = "multi"
 

@@ -21,7 +21,7 @@ from tutelage.multilabel.networks.output import NetOutput
 
 
 class Sdd(Method):
-    """A logit loss on the logits of regions, mean over the regions of all grids (SDD, CVPR 2024, arXiv 2403.13512).
+    """`method=mld` or `mse` on the logits of regions, weighted mean over regions (SDD, CVPR 2024, arXiv 2403.13512).
 
     Regions where the teacher is right about a label and wrong about the image, or the reverse, weigh more: they carry
     what the whole image hides. The published hosts take softmaxes; here each label stands by itself, as it does for
