@@ -50,6 +50,18 @@ def test_groups_decay_weights_only_and_speed_up_the_head() -> None:
     }
 
 
+def test_what_is_exempted_is_not_decayed() -> None:
+    model = network()
+    configured = optim().configure(model.named_parameters(), total_steps=10, undecayed=["0.weight"])
+    decayed = {
+        id(parameter)
+        for group in configured["optimizer"].param_groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    assert decayed == {id(model[2].weight)}
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = network()
     model[0].requires_grad_(False)

@@ -1,7 +1,7 @@
 """Optimisers and schedules of the published recipes.
 
 One rule for parameter groups: weight decay is for weights. What has fewer than two dimensions (biases, the scales
-and shifts of norms, single learned numbers) is not decayed.
+and shifts of norms, single learned numbers) is not decayed, nor what the caller exempts.
 """
 
 import math
@@ -61,6 +61,7 @@ class Optim:
         *,
         total_steps: int,
         head: Collection[str] = (),
+        undecayed: Collection[str] = (),
     ) -> dict[str, Any]:
         """Make the optimiser and its schedule.
 
@@ -68,6 +69,7 @@ class Optim:
             named_parameters: All that is to be trained; frozen parameters are passed over.
             total_steps: Optimiser steps of the whole run.
             head: Names of the parameters whose learning rate ``head_lr_factor`` multiplies.
+            undecayed: Names of parameters of two dimensions or more that are not decayed all the same.
 
         Returns:
             What Lightning's ``configure_optimizers`` returns; the schedule moves at each step.
@@ -75,18 +77,19 @@ class Optim:
         Raises:
             ConfigError: Nothing to train, a head factor where there is no head, or no bitsandbytes.
         """
-        optimizer = self._optimizer(self._groups(named_parameters, head=head))
+        optimizer = self._optimizer(self._groups(named_parameters, head=head, undecayed=undecayed))
         schedule = self._schedule(optimizer, steps=max(1, round(total_steps * self.stretch)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _groups(
-        self, named_parameters: Iterable[tuple[str, Parameter]], *, head: Collection[str]
+        self, named_parameters: Iterable[tuple[str, Parameter]], *, head: Collection[str], undecayed: Collection[str]
     ) -> list[dict[str, Any]]:
-        head_names = frozenset(head)
+        head_names, exempt = frozenset(head), frozenset(undecayed)
         groups: dict[tuple[bool, bool], list[Parameter]] = {}
         for name, parameter in named_parameters:
             if parameter.requires_grad:
-                groups.setdefault((name in head_names, parameter.ndim > 1), []).append(parameter)
+                decays = parameter.ndim > 1 and name not in exempt
+                groups.setdefault((name in head_names, decays), []).append(parameter)
         if not groups:
             raise ConfigError("optim", "there is no parameter to train", "check what the adapter or the model freezes")
         if self.head_lr_factor != 1 and not any(in_head for in_head, _ in groups):

@@ -104,8 +104,9 @@ class Distillation(LightningModule):
     def configure_optimizers(self) -> Any:
         parts = nn.ModuleDict({"student": self.student, "terms": self.terms})
         head = [f"student.{name}" for name in self.student.head_parameter_names()]
+        undecayed = [f"student.{name}" for name in self.student.undecayed_parameter_names()]
         total_steps = int(self.trainer.estimated_stepping_batches)
-        return self.optim.configure(parts.named_parameters(), total_steps=total_steps, head=head)
+        return self.optim.configure(parts.named_parameters(), total_steps=total_steps, head=head, undecayed=undecayed)
 
     def _teacher_on_training_set(self, reads: frozenset[Field]) -> Iterator[tuple[NetOutput, Batch]]:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]

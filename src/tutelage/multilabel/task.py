@@ -105,16 +105,23 @@ class MultilabelTask(Task):
         return MultilabelDataModule(
             self.source,
             augment=augment,
-            loading=self.loading,
+            loading=self._loading(),
             seed=self.cfg.seed,
             test_split=self.scoring.split,
         )
+
+    def _loading(self) -> LoaderConfig:
+        """Load at the highest resolution that a network asks for: what is enlarged has no more detail than before."""
+        specs = [self.pair.student, *([self.pair.teacher] if self.needs_teacher else [])]
+        own = [spec.resolution for spec in specs if spec.resolution is not None]
+        loading: LoaderConfig = replace(self.loading, resolution=max([self.loading.resolution, *own]))
+        return loading
 
     def module(self, datamodule: LightningDataModule) -> Distillation:
         student = self._network("student")
         if self.pair.student.checkpoint is None:
             student.init_head_bias(label_shares(self.source.split("train").targets_NK))
-        return Distillation(
+        module = Distillation(
             student,
             task_loss=build(self.cfg.loss, where="loss"),
             terms=self.terms,
@@ -125,6 +132,9 @@ class MultilabelTask(Task):
             optim=_optim(self.cfg.optim),
             compile=self.cfg.trainer.compile,
         )
+        if self.cfg.trainer.devices * self.cfg.trainer.num_nodes > 1:
+            module.student.freeze_unused(reads=module.student_reads)
+        return module
 
     def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> Distillation:
         """Return the student alone; its teacher, and the weights that it started from, may be gone."""

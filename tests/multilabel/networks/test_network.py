@@ -277,15 +277,64 @@ def test_the_state_holds_weights_only() -> None:
     assert {key.partition(".")[0] for key in make().state_dict()} == {"backbone", "head"}
 
 
-def test_compiles_without_a_break() -> None:
-    network = make("vit_tiny_patch16_224")
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        shown = compiled(images(), reads=ALL)
-    expected = look(network, images(), ALL)
-    torch.testing.assert_close(shown.logits_BK, expected.logits_BK)
-    torch.testing.assert_close(shown.cams_BKHW, expected.cams_BKHW)
-    assert len(shown.stages) == len(expected.stages)
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_compiles_without_a_break_and_learns_the_same(name: str) -> None:
+    """Traced as torch.compile traces for a GPU, backward pass included; no compiler of C++ is needed for that."""
+    network = make(name)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    found, expected = ((run(images(), reads=ALL)) for run in (compiled, network))
+    torch.testing.assert_close(found.logits_BK, expected.logits_BK)
+    torch.testing.assert_close(found.cams_BKHW, expected.cams_BKHW)
+    assert len(found.stages) == len(expected.stages) > 0
+    parameters = list(network.parameters())
+    gradients, same = (
+        torch.autograd.grad((output.logits_BK.square().sum() + output.cams_BKHW.square().sum()), parameters)
+        for output in (found, expected)
+    )
+    for gradient, reference in zip(gradients, same, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_the_head_is_computed_in_full_precision_under_autocast(name: str) -> None:
+    network = make(name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = look(network, images(), CAMS | {"embedding_BC"})
+    assert output.logits_BK.dtype == output.cams_BKHW.dtype == output.embedding_BC.dtype == torch.float32
+    if network.anatomy.exact:
+        means_BK = output.cams_BKHW.mean((2, 3)) + network.head.classifier.bias
+        torch.testing.assert_close(means_BK, output.logits_BK, rtol=1e-5, atol=1e-5)
+    expected = look(network, images()).logits_BK
+    torch.testing.assert_close(output.logits_BK, expected, rtol=0.1, atol=0.1)
+
+
+def test_what_timm_exempts_from_weight_decay_has_names_here() -> None:
+    names = make("vit_tiny_patch16_224").undecayed_parameter_names()
+    assert {"backbone.pos_embed", "backbone.cls_token"} <= names
+    swin = make("swin_tiny_patch4_window7_224")
+    tables = {name for name in swin.undecayed_parameter_names() if name.endswith("relative_position_bias_table")}
+    assert len(tables) == 12 and tables <= dict(swin.named_parameters()).keys()
+    assert make("resnet10t").undecayed_parameter_names() == frozenset()
+
+
+def test_parameters_that_nothing_depends_on_are_frozen() -> None:
+    """DDP would wait for their gradients: a gmp head leaves out the convolution after MobileNetV4's pooling."""
+    gmp = {"_target_": "tutelage.multilabel.networks.heads.Gmp"}
+    network = make("mobilenetv4_conv_small_050", head=gmp).train()
+    statistics = {name: value.clone() for name, value in network.named_buffers()}
+    network.freeze_unused(reads=frozenset())
+    frozen = {name.split(".")[1] for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"conv_head", "norm_head"} and network.training
+    assert all(torch.equal(value, statistics[name]) for name, value in network.named_buffers())
+    network(images()).logits_BK.sum().backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in network.parameters())
+    # A method that reads the pooled embedding uses them.
+    reading = make("mobilenetv4_conv_small_050", head=gmp)
+    reading.freeze_unused(reads=frozenset({"embedding_BC"}))
+    assert all(parameter.requires_grad for parameter in reading.parameters())
+    whole = make("mobilenetv4_conv_small_050")
+    whole.freeze_unused(reads=frozenset())
+    assert all(parameter.requires_grad for parameter in whole.parameters())
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "repvgg_a0", "tresnet_m"])

@@ -47,6 +47,12 @@ class Backbone(nn.Module, ABC):
         """Return the last features and the feature maps on the way."""
 
 
+def undecayed(backbone: Backbone) -> frozenset[str]:
+    """Return the names of the parameters that timm's own recipe for a network exempts from weight decay."""
+    exempt = getattr(backbone, "no_weight_decay", None)  # not all of timm's networks have the method
+    return frozenset() if exempt is None else frozenset(exempt())
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One of a backbone's stages.

@@ -292,7 +292,37 @@ class Network(nn.Module):
         """Return the names, in this module, of the parameters that a head learning rate is for."""
         return frozenset(f"head.{name}" for name, _ in self.head.named_parameters())
 
+    def undecayed_parameter_names(self) -> frozenset[str]:
+        """Return the names, in this module, of the parameters that timm trains without weight decay.
+
+        A ViT's position embedding and class token, a Swin's tables of position biases: a value near 0 is no simpler
+        there than another.
+        """
+        return frozenset(f"backbone.{name}" for name in backbones.undecayed(self.backbone))
+
+    def freeze_unused(self, *, reads: frozenset[Field]) -> None:
+        """Freeze the parameters that neither the logits nor what is read depends on.
+
+        They never get a gradient, for which DDP would wait. A head that scores single locations leaves those without
+        one that its backbone has after its pooling, such as MobileNetV4's ``conv_head``.
+        """
+        was_training = self.training
+        self.eval()  # a probe must not enter the statistics of batch norms
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        pixels_BCHW = torch.rand(2, 3, self.resolution, self.resolution, device=self.mean_C11.device)
+        output: NetOutput = self(pixels_BCHW, reads=reads - {"label_cams", "grad_cams"})
+        total = torch.stack([value.float().sum() for value in output.tensors() if value.requires_grad]).sum()
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True
+        ):
+            parameter.requires_grad_(gradient is not None)
+        self.train(was_training)
+
     def _headed(self, raw: Tensor, *, reads: frozenset[Field]) -> NetOutput:
+        if torch.is_autocast_enabled(raw.device.type):
+            # In full precision, which costs little here: bfloat16 would round logits and maps to three digits.
+            with torch.autocast(raw.device.type, enabled=False):
+                return self._headed(raw.float(), reads=reads)
         features = BackboneFeatures(self.backbone, raw, anatomy=self.anatomy)
         output: NetOutput = self.head(features, reads=reads)
         if "embedding_BC" in reads:

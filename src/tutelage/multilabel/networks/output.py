@@ -64,6 +64,11 @@ class NetOutput:
         assert self.label_cams is not None, "the method reads neither cams_BKHW nor label_cams"
         return self.label_cams(labels_BL)
 
+    def tensors(self) -> list[Tensor]:
+        """Return all that is filled and not made on demand."""
+        single = (self.logits_BK, self.cams_BKHW, self.feature_map_BCHW, self.embedding_BC, self.label_embeddings_BKD)
+        return [*(value for value in single if value is not None), *self.stages, *self.features.values()]
+
     def detached(self) -> "NetOutput":
         """Return the same output, through which no gradient flows."""
         return NetOutput(
