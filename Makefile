@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup train test test-slow check lock clean
+.PHONY: setup train test test-slow gpu check lock clean
 
 train: setup
 	$(BIN)/python train.py
@@ -14,6 +14,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Half an hour on one GPU, into benchmarks/results/gpu.md; on a machine without one it says so.
+gpu: setup
+	$(BIN)/python benchmarks/gpu.py
 
 check: setup
 	$(BIN)/ruff check .

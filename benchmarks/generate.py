@@ -178,12 +178,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", type=Path, help="where the embedded database is kept between calls")
     parser.add_argument("--machine", default=f"{os.cpu_count()}-core {platform.machine()}, no GPU")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = measure(arguments, Path(scratch))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "generate.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / "generate.md").write_text(report(results))
+    arguments.out.mkdir(exist_ok=True)
+    (arguments.out / "generate.json").write_text(json.dumps(results, indent=2) + "\n")
+    (arguments.out / "generate.md").write_text(report(results))
     print(report(results))
 
 

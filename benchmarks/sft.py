@@ -364,6 +364,7 @@ def main() -> None:
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU")
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments)
@@ -373,9 +374,9 @@ def main() -> None:
 
         arguments.shape = "7b" if torch.cuda.is_available() else "small"
     results = measure(arguments)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "sft.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / "sft.md").write_text(report(results))
+    arguments.out.mkdir(exist_ok=True)
+    (arguments.out / "sft.json").write_text(json.dumps(results, indent=2) + "\n")
+    (arguments.out / "sft.md").write_text(report(results))
     print(report(results))
 
 

@@ -2,31 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import draw
+from trees import CONCEPTS, write_nus
 
 from tutelage.core.errors import DataError
 from tutelage.multilabel.data.nuswide import NusWide
 
-CONCEPTS = [f"concept{k:02}" for k in range(81)]
-
 
 @pytest.fixture
 def nus_root(tmp_path: Path) -> Path:
-    """The official layout: backslashes in the lists, one file of labels a concept and split."""
-    (tmp_path / "ConceptsList").mkdir()
-    (tmp_path / "ConceptsList/Concepts81.txt").write_text("\n".join(CONCEPTS) + "\n")
-    for folder in ("ImageList", "TrainTestLabels"):
-        (tmp_path / folder).mkdir()
-    for split, count in (("Train", 12), ("Test", 4)):
-        names = [f"actor/{i:04}_{split}.jpg" for i in range(count)]
-        (tmp_path / f"ImageList/{split}Imagelist.txt").write_text(
-            "".join(name.replace("/", "\\") + "\r\n" for name in names)
-        )
-        for name in names:
-            draw(tmp_path / "Flickr" / name)
-        for k, concept in enumerate(CONCEPTS):
-            column = "".join(f"{int(n % 4 != 3 and (n + k) % 3 == 0)}\n" for n in range(count))
-            (tmp_path / f"TrainTestLabels/Labels_{concept}_{split}.txt").write_text(column)
+    write_nus(tmp_path)
     return tmp_path
 
 

@@ -1,42 +1,12 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import draw
+from trees import WHOLE, annotation, write_voc
 
 from tutelage.core.errors import DataError
 from tutelage.multilabel.data.voc import LABELS, Voc
 
-Object = tuple[str, int, tuple[int, int, int, int]]
-
-
-def annotation(objects: Sequence[Object], *, width: int = 40, height: int = 30) -> str:
-    written = "".join(
-        f"<object><name>{name}</name><pose>Left</pose><difficult>{difficult}</difficult><bndbox>"
-        f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
-        # VOC's person layout: parts are objects inside objects, and no classes.
-        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
-        "</object>"
-        for name, difficult, (x1, y1, x2, y2) in objects
-    )
-    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{written}</annotation>"
-
-
-def write_voc(root: Path, year: int, lists: dict[str, dict[str, Sequence[Object]]]) -> Path:
-    """Write a VOCdevkit whose lists hold pictures, each with its objects."""
-    folder = root / "VOCdevkit" / f"VOC{year}"
-    for inside in ("ImageSets/Main", "Annotations"):
-        (folder / inside).mkdir(parents=True)
-    for name, pictures in lists.items():
-        (folder / f"ImageSets/Main/{name}.txt").write_text("".join(f"{picture}\n" for picture in pictures))
-        for picture, objects in pictures.items():
-            draw(folder / f"JPEGImages/{picture}.jpg")
-            (folder / f"Annotations/{picture}.xml").write_text(annotation(objects))
-    return folder
-
-
-WHOLE = (1, 1, 40, 30)
 TRAINVAL = {f"{i:06}": [(("cat", "dog")[i % 2], 0, WHOLE)] for i in range(10)}
 TEST = {
     "000100": [("cat", 0, (1, 1, 20, 15)), ("cat", 1, (21, 16, 40, 30)), ("person", 1, WHOLE)],

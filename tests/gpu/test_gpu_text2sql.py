@@ -1,0 +1,93 @@
+"""Fine-tuning on a GPU: 4-bit weights, spread weights, vLLM after training, packed attention."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from tutelage.core.run import train
+from tutelage.core.store import Store
+from tutelage.text2sql.model.tiny import Tiny
+
+pytestmark = pytest.mark.gpu
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "task=text2sql", "trainer.max_steps=3", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
+    "trainer.progress_bar=false", "data.val_size=2", "data.test_size=4", "inference.max_new_tokens=8", "explore.walks=16",
+]  # fmt: skip
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="module")
+def folder_of_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in a folder as the hub's."""
+    texts = ["How many flights left JFK late?", "SELECT count(*) FROM flights WHERE origin = 'JFK'"] * 3
+    return Tiny(vocabulary=512, hidden_size=128, layers=2, heads=2, context=2048).folder(
+        Store(tmp_path_factory.mktemp("store")), texts=texts, seed=1
+    )
+
+
+def pretrained(folder: Path) -> list[str]:
+    return ["model=smollm2_135m", f"model.path={folder}", "data.max_length=1024", "data.batch_size=2"]
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_a_whole_run(adapter: str, folder_of_tiny: Path, compose_config: Compose, tmp_path: Path) -> None:
+    metrics = train(compose_config(*SMALL, *pretrained(folder_of_tiny), f"adapter={adapter}"), folder=tmp_path / "run")
+    assert metrics["test/ex"] >= 0
+
+
+def test_four_bit_weights(folder_of_tiny: Path, compose_config: Compose, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (the qlora extra)")
+    metrics = train(compose_config(*SMALL, *pretrained(folder_of_tiny), "adapter=qlora"), folder=tmp_path / "run")
+    assert metrics["test/ex"] >= 0
+
+
+def test_vllm_answers_after_training(folder_of_tiny: Path, compose_config: Compose, tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed (the vllm extra)")
+    overrides = [*SMALL, *pretrained(folder_of_tiny), "adapter=lora", "inference=vllm"]
+    metrics = train(compose_config(*overrides), folder=tmp_path / "run")
+    assert metrics["test/ex"] >= 0
+
+
+def test_spread_weights_are_tested_at_the_end(folder_of_tiny: Path, tmp_path: Path) -> None:
+    """FSDP2 on one device: sharding, the checkpoint as one file, and the final test on the spread model."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "train.py"]
+    overrides = [
+        "trainer=fsdp",
+        "trainer.devices=1",
+        "adapter=lora",
+        f"run={tmp_path / 'run'}",
+        f"store={tmp_path}/store",
+    ]
+    done = subprocess.run(
+        [*command, *SMALL, *pretrained(folder_of_tiny), *overrides],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/ex"] >= 0
+
+
+def test_packed_attention_is_attention_sample_by_sample(gpu: torch.device) -> None:
+    from tutelage.text2sql.model import attention
+
+    torch.manual_seed(0)
+    lengths = (130, 7, 259)
+    query, key, value = (
+        torch.randn(1, heads, sum(lengths), 64, device=gpu, dtype=torch.bfloat16) for heads in (8, 2, 2)
+    )
+    found, _ = attention.packed_attention(torch.nn.Module(), query, key, value, None, lengths=lengths)
+    start = 0
+    for length in lengths:
+        q, k, v = (states[:, :, start : start + length].float() for states in (query, key, value))
+        k, v = (states.repeat_interleave(4, 1) for states in (k, v))
+        scores = q @ k.transpose(-1, -2) / 8
+        hidden = torch.ones(length, length, dtype=torch.bool, device=gpu).triu(1)
+        expected = (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(1, 2)
+        torch.testing.assert_close(found[:, start : start + length].float(), expected, rtol=2e-2, atol=2e-2)
+        start += length
