@@ -3,7 +3,6 @@
 ``run=<folder of a run>`` continues that run, or prints its scores where it is finished.
 """
 
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,12 +13,8 @@ from tutelage.core import cli, startup
 def job(cfg: DictConfig, folder: Path) -> object:
     """Train one run; a sweeper that optimises reads the returned validation score."""
     startup.prepare()
-    load = startup.Load()
     from tutelage.core.run import train  # here, so that --help need not import torch
 
-    if cfg.trainer.threads is None and "OMP_NUM_THREADS" not in os.environ:
-        # Into the run's config: how sums round depends on the number of threads, and a resumed run has to keep it.
-        cfg.trainer.threads = load.threads(processes=cfg.trainer.devices)
     return train(cfg, folder=folder)["val/best"]
 
 

@@ -90,35 +90,14 @@ def test_cores_of_a_container(
 
 
 @pytest.mark.parametrize(
-    ("others", "processes", "threads"), [(0.0, 1, 4), (0.4, 1, 4), (1.5, 1, 2), (4.0, 1, 1), (0.0, 2, 2), (0.0, 8, 1)]
+    ("file", "content", "limit"),
+    [("memory.max", "1000000\n", 10**6), ("memory.max", "max\n", None), ("memory/memory.limit_in_bytes", "5\n", 5)],
 )
-def test_threads_are_the_cores_that_others_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: float, processes: int, threads: int
-) -> None:
-    """Ten seconds in which others keep some of our four cores busy, and all of one that is not ours."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(startup, "cores", lambda: 4)
-    clock = {"now": 0.0}
-    monkeypatch.setattr(startup.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(os, "times", lambda: os.times_result((clock["now"] * 0.9, 0.0, 0.0, 0.0, clock["now"])))
-    stat, ticks = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
-
-    def write(seconds: float) -> None:
-        mine = round(seconds * (0.9 + others) * ticks / 4)
-        ours = [f"cpu{core} {mine} 0 0 99 99 0 0 0 0 0" for core in range(4)]
-        lines = ["cpu 1 2 3 4 5 6 7", *ours, f"cpu4 {round(seconds * ticks)} 0 0 0 0 0 0", "intr 5"]
-        stat.write_text("\n".join(lines))
-
-    write(0)
-    load = startup.Load(stat=stat)
-    clock["now"] = 10.0
-    write(10)
-    assert load.of_others() == pytest.approx(others, abs=0.02)
-    assert load.threads(processes=processes) == threads
-
-
-def test_where_the_system_does_not_tell_nobody_else_is_there(tmp_path: Path) -> None:
-    assert startup.Load(stat=tmp_path / "no").of_others() == 0
+def test_memory_of_a_container(tmp_path: Path, file: str, content: str, limit: int | None) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / file).write_text(content)
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert startup.memory(root=tmp_path) == (whole if limit is None else limit)
 
 
 class Numbers(Dataset[int]):

@@ -52,7 +52,7 @@ class Watch(Callback):
 
 
 def test_all_of_a_step_lies_on_the_device_and_nothing_waits_for_it(compose_config: Compose, tmp_path: Path) -> None:
-    """A synchronisation raises inside the step. Steps that log to a file, or look for a NaN, may wait; they are rare."""
+    """A synchronisation raises inside the step. Steps that log, or look for a NaN, may wait; they are rare."""
     task = open_task(compose_config(*SMALL, "trainer.log_every_n_steps=1000"), folder=tmp_path / "run")
     task.prepare()
     datamodule = task.datamodule()

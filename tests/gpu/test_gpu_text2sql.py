@@ -18,7 +18,8 @@ pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "task=text2sql", "trainer.max_steps=3", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
-    "trainer.progress_bar=false", "data.val_size=2", "data.test_size=4", "inference.max_new_tokens=8", "explore.walks=16",
+    "trainer.progress_bar=false", "data.val_size=2", "data.test_size=4", "inference.max_new_tokens=8",
+    "explore.walks=16",
 ]  # fmt: skip
 Compose = Callable[..., DictConfig]
 

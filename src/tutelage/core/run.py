@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, Ric
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.core import build, launch, precision, results
+from tutelage.core import build, launch, precision, results, startup
 from tutelage.core.best_checkpoint import BestCheckpoint
 from tutelage.core.callbacks import (
     BEST,
@@ -91,6 +91,8 @@ def fit(task: Task) -> Metrics:
     cfg, folder = task.cfg, task.folder
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
+    elif not launch.inside():  # torch counts the machine's cores, also where a container may use few of them
+        torch.set_num_threads(min(torch.get_num_threads(), startup.cores()))
     seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = task.datamodule()
     module = task.module(datamodule)

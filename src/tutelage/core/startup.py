@@ -1,4 +1,4 @@
-"""What a program settles before torch is imported: what is not loaded, how long threads spin, how many there are.
+"""What a program settles before torch is imported: what is not loaded yet, and how long its threads spin.
 
 Importing Lightning imports all of torchmetrics, and with it transformers, scipy.signal and more, of which a run uses
 nothing: half of the seconds before the first training step. Programs call :func:`prepare` first; whoever uses Tutelage
@@ -10,13 +10,12 @@ import importlib.util
 import logging
 import os
 import sys
-import time
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 
-# How often an OpenMP thread looks for its next task before it sleeps. libgomp's own 300,000 are milliseconds, and on
-# cores that other processes want they are taken from the thread that is waited for.
+# How often an OpenMP thread looks for its next task before it sleeps. libgomp's own 300,000 are milliseconds; on cores
+# that other processes want, they are taken from the thread that is waited for.
 SPINS = "10000"
 
 
@@ -121,44 +120,17 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
+def memory(*, root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of memory that this process may use: the machine's, or its container's share."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup version 2 and 1
+        try:
+            found = min(found, int((root / name).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return found
+
+
 def loader_processes(asked: int) -> int:
     """Cap the loader processes that each training process starts: together no more than there are cores."""
     return min(asked, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-class Load:
-    """How many of our cores other processes keep busy, from now until it is asked."""
-
-    def __init__(self, *, stat: Path = Path("/proc/stat")) -> None:
-        self._stat = stat
-        self._before = self._now()
-
-    def of_others(self) -> float:
-        """Return cores' worth of work by other processes since the start; 0 where the system does not tell."""
-        (wall, own, busy), (wall_before, own_before, busy_before) = self._now(), self._before
-        return max(0.0, (busy - busy_before) - (own - own_before)) / max(wall - wall_before, 1e-6)
-
-    def threads(self, *, processes: int) -> int:
-        """Return how many threads each of our processes should use: the cores that are free, shared out.
-
-        More threads than free cores wait for each other at every operation's end: on two cores beside three busy
-        processes two threads took three times as long as one.
-        """
-        return max(1, round(cores() - self.of_others()) // processes)
-
-    def _now(self) -> tuple[float, float, float]:
-        """Return seconds of wall clock, of this process and its ended children, and of our cores busy for anybody."""
-        times = os.times()
-        own = times.user + times.system + times.children_user + times.children_system
-        mine = {f"cpu{core}" for core in os.sched_getaffinity(0)} if sys.platform == "linux" else set()
-        busy = 0.0
-        try:
-            ticks = os.sysconf("SC_CLK_TCK")
-            for line in self._stat.read_text().splitlines():
-                core, *values = line.split()
-                if core in mine:
-                    user, nice, system, _, _, irq, softirq = (int(value) for value in values[:7])
-                    busy += (user + nice + system + irq + softirq) / ticks
-        except (OSError, ValueError):
-            busy = own
-        return time.monotonic(), own, busy

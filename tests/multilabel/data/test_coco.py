@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import coco_file, write_coco
+from trees import coco_file, draw, write_coco
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.multilabel.data.coco import Coco
@@ -87,7 +87,14 @@ def test_annotation_of_an_unknown_image(coco_root: Path) -> None:
         (lambda d: d["annotations"].append({"image_id": 1, "category_id": 4}), "unknown category 4"),
         (lambda d: d["images"].append({"id": 3, "file_name": "again.jpg"}), r"image id 3 occurs twice \(again.jpg\)"),
         (lambda d: d["categories"].append({"id": 3, "name": "bus"}), "two categories share an id or a name"),
-        (lambda d: d["categories"].append({"id": 4, "name": "bus"}), r"labels differ .*train2014.json: bus"),
+        (
+            lambda d: (
+                d["categories"].append({"id": 4, "name": "bus"}),
+                d["annotations"].append({"image_id": 1, "category_id": 4}),
+            ),
+            r"labels differ .*train2014.json: bus",
+        ),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2]), r"of COCO's form .*annotations\[0\].bbox"),
         (lambda d: d["images"].append({"id": 55, "file_name": "../../etc/passwd"}), "leaves data.root"),
         (lambda d: d.pop("images"), "not an annotation file of COCO's form"),
     ],
@@ -102,6 +109,55 @@ def test_file_that_is_not_json(coco_root: Path) -> None:
     (coco_root / "annotations" / "instances_val2014.json").write_text("{")
     with pytest.raises(DataError, match=r"instances_val2014\.json: not an annotation file"):
         Coco(root=coco_root)
+
+
+def with_root(content: dict, name: str) -> dict:
+    """Add the root category that Roboflow's exports have, which is no picture's."""
+    categories = [{**category, "supercategory": name} for category in content["categories"]]
+    return {**content, "categories": [{"id": 0, "name": name, "supercategory": "none"}, *categories]}
+
+
+def test_a_category_that_no_picture_has_is_no_difference(tmp_path: Path) -> None:
+    train = coco_file([(i, f"{i}.jpg") for i in range(6)], [(i, (3, 18, 90)[i % 3], [0, 0, 20, 15]) for i in range(6)])
+    test = coco_file([(9, "9.jpg")], [(9, 18, [0, 0, 40, 30])])
+    write_coco(tmp_path, train=with_root(train, "pets"), test=with_root(test, "pets-v2"), year=2017)
+    with pytest.warns(UserWarning, match="categories that no picture has are left out: pets, pets-v2") as said:
+        source = Coco(root=tmp_path, val_fraction=0.4)
+    assert len(said) == 1 and source.notes["unused_categories"] == ["pets", "pets-v2"]
+    assert source.label_names == ("car", "dog", "toothbrush")
+    assert source.split("test").targets_NK.tolist() == [[0, 1, 0]]
+    boxes = source.split("test").boxes(0)
+    assert boxes is not None and boxes.labels_N.tolist() == [1]
+    # One root in all files groups the others and is no label; what every file lists otherwise stays.
+    write_coco(tmp_path, train=with_root(train, "pets"), test=with_root(test, "pets"), year=2017)
+    with pytest.warns(UserWarning, match="left out: pets$"):
+        assert Coco(root=tmp_path, val_fraction=0.4).label_names == source.label_names
+    without = coco_file([(i, f"{i}.jpg") for i in range(6)], [(i, 3, None) for i in range(6)])
+    write_coco(tmp_path, train=without, test=coco_file([(9, "9.jpg")], []), year=2017)
+    assert Coco(root=tmp_path, val_fraction=0.4).label_names == source.label_names
+
+
+def test_a_test_split_of_its_own_is_the_test(coco_root: Path) -> None:
+    test = coco_file([(7, "7.jpg"), (8, "8.jpg")], [(7, 18, None)])
+    (coco_root / "annotations" / "instances_test2014.json").write_text(json.dumps(test))
+    for name in ("7.jpg", "8.jpg"):
+        draw(coco_root / "test2014" / name)
+    source = Coco(root=coco_root)
+    assert [len(source.split(name).ids) for name in ("train", "val", "test")] == [10, 3, 2]
+    assert source.split("test").targets_NK.tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert source.notes["protocol"] == "COCO 2014: val is val2014, test is test2014"
+
+
+def test_open_images_as_roboflow_exports_them(shared_data: Path) -> None:
+    root = shared_data / "openimages5"
+    if not root.is_dir():
+        pytest.skip(f"no openimages5 in {shared_data}")
+    with pytest.warns(UserWarning, match="left out: apple-boat-bicycle-person, apple-boat-bicycle-person-bird"):
+        source = Coco(root=root)
+    assert source.label_names == ("Apple", "Bicycle", "Bird", "Boat", "Person")
+    assert [len(source.split(name).ids) for name in ("train", "val", "test")] == [600, 14, 58]
+    several = sum(int((source.split(name).targets_NK.sum(axis=1) > 1).sum()) for name in ("train", "val", "test"))
+    assert several == 81
 
 
 def test_real_images(shared_data: Path) -> None:

@@ -105,6 +105,7 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path: Path) -> None
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     chunk = b"IHDR" + header
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    png += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
     (tmp_path / "bomb.png").write_bytes(png)
     jpeg = io.BytesIO()
     PICTURE.save(jpeg, "JPEG")

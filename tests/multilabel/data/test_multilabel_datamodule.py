@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -89,6 +90,18 @@ def test_device_cache_needs_no_workers() -> None:
     assert same(list(cached.val_dataloader()), list(data().val_dataloader()))
 
 
+def test_device_cache_lies_on_the_trainers_device() -> None:
+    """The meta device stands for a GPU: it keeps shapes and no values, and nothing can be read from it."""
+    cached = data(cache="device", workers=3)
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    cached.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)  # type: ignore[assignment]
+    loader = cached.val_dataloader()
+    assert loader.num_workers == 0 and not loader.pin_memory
+    batches = list(loader)
+    assert [value.device.type for batch in batches for value in batch] == ["meta"] * 9
+    assert [tuple(batch.images_BCHW.shape) for batch in batches] == [(4, 3, 16, 16), (4, 3, 16, 16), (3, 3, 16, 16)]
+
+
 def test_resume_inside_an_epoch_goes_on_with_the_next_batch() -> None:
     whole = data().train_dataloader()
     expected = list(whole) + list(whole)
@@ -134,8 +147,11 @@ class Nothing(lightning.LightningModule):
 
 
 def test_cache_that_does_not_fit_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "sysconf", lambda name: 100)  # 10 kB in all
-    with pytest.raises(ConfigError, match=r"data\.cache: the pictures need about .* GB of 0\.0 GB"):
+    needed = 11 * 3 * 16 * 16  # bytes of all pictures
+    monkeypatch.setattr(module, "memory", lambda: 2 * needed)
+    data(cache="memory").test_dataloader()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # two processes of this machine, and a cache in each
+    with pytest.raises(ConfigError, match=r"data\.cache: the pictures need about 2 × 0\.0 GB of 0\.0 GB"):
         data(cache="memory").test_dataloader()
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,56 @@ def test_json_of_coco(table_root: Path) -> None:
     assert boxes is not None
     assert boxes.xyxy_N4.tolist() == [[0, 0, 0.5, 0.5]]
     assert source.split("train").image(0).shape == (3, 30, 40)
+
+
+def write_roboflow(root: Path, contents: dict) -> None:
+    """Write a folder a split, each with its pictures and its annotations beside them."""
+    for folder, content in contents.items():
+        for image in content["images"]:
+            draw(root / folder / image["file_name"])
+        (root / folder / "_annotations.coco.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_layout_of_roboflow(tmp_path: Path, named: bool) -> None:
+    """The same file name and image id in two folders is two pictures."""
+    contents = {}
+    for folder, count in (("train", 6), ("valid", 2), ("test", 3)):
+        images = [(i, f"{i}.jpg") for i in range(count)]
+        content = coco_file(images, [(i, (3, 18, 90)[i % 3], [0, 0, 20, 15]) for i in range(count)])
+        root_category = {"id": 0, "name": f"root of {folder}", "supercategory": "none"}
+        contents[folder] = {**content, "categories": [root_category, *content["categories"]]}
+    write_roboflow(tmp_path, contents)
+    folders = {"train": "train", "val": "valid", "test": "test"}
+    files = {split: f"{folder}/_annotations.coco.json" for split, folder in folders.items()}
+    with pytest.warns(UserWarning, match="left out: root of test, root of train, root of valid"):
+        source = Table(root=tmp_path, **(files if named else {}))
+    assert source.label_names == ("car", "dog", "toothbrush")
+    assert [len(source.split(name).ids) for name in ("train", "val", "test")] == [6, 2, 3]
+    assert source.split("test").targets_NK.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert source.split("val").image(1).shape == (3, 30, 40)
+    assert source.notes["protocol"] == ", ".join(f"{split} is {file}" for split, file in files.items())
+
+
+def test_a_json_elsewhere_names_its_pictures_from_the_root(table_root: Path) -> None:
+    images = [(i, f"pictures/{i:02}.png") for i in range(20)]
+    content = coco_file(images, [(i, (3, 18, 90)[i % 3], None) for i in range(20)])
+    (table_root / "lists").mkdir()
+    (table_root / "lists" / "all.json").write_text(json.dumps(content))
+    assert Table(root=table_root, train="lists/all.json").split("train").image(0).shape == (3, 30, 40)
+
+
+def test_open_images_in_the_layout_of_roboflow(shared_data: Path, tmp_path: Path) -> None:
+    real = shared_data / "openimages5"
+    if not real.is_dir():
+        pytest.skip(f"no openimages5 in {shared_data}")
+    for folder, split in (("train", "train2017"), ("valid", "val2017"), ("test", "test2017")):
+        shutil.copytree(real / split, tmp_path / folder)
+        shutil.copy(real / "annotations" / f"instances_{split}.json", tmp_path / folder / "_annotations.coco.json")
+    with pytest.warns(UserWarning, match="categories that no picture has"):
+        source = Table(root=tmp_path)
+    assert source.label_names == ("Apple", "Bicycle", "Bird", "Boat", "Person")
+    assert [len(source.split(name).ids) for name in ("train", "val", "test")] == [600, 14, 58]
 
 
 @pytest.mark.parametrize(

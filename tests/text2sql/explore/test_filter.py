@@ -70,6 +70,9 @@ def test_a_good_pair_is_accepted_with_what_it_uses(judge: Check) -> None:
         ("constant", "Where do the singers from Peru come from?", "SELECT country FROM singer WHERE country = 'Peru'"),
         ("constant", "What is 1 and 2?", "SELECT 1, 2"),
         ("limit_over_ties", "What are the names of 2 singers?", "SELECT name FROM singer LIMIT 2"),
+        ("limit_over_ties", "Show ID, name, city, capacity of 2 stadiums.", "SELECT * FROM stadium ORDER BY 3 LIMIT 2"),
+        ("fails", "Name the 5.0 youngest singers.", "SELECT name FROM singer ORDER BY age LIMIT 5.0"),
+        ("unspoken_literal", "Whose age is below no bound? Give names.", "SELECT name FROM singer WHERE age < 1e400"),
         (
             "limit_over_ties",  # Japan and France both have three
             "Which country has the most singers?",

@@ -14,7 +14,7 @@ from tutelage.text2sql.explore.seeds import Seed, read_seeds
 def test_superhero(shared_data: Path, tmp_path: Path) -> None:
     catalog = read_catalog(shared_data / "bird/dev_databases/superhero/superhero.sqlite")
     seeds = read_seeds(shared_data / "bird/mini_dev_sqlite.json")
-    readings = read_fitting(catalog, seeds)
+    readings, _ = read_fitting(catalog, seeds)
     assert len(readings) == sum(seed.asks("superhero") for seed in seeds) == 52
     knowledge = mine(catalog, seeds=seeds, readings=readings)
     by_name = {(column.table, column.column): column for column in knowledge.columns}
@@ -96,7 +96,8 @@ def test_seeds_that_are_none(tmp_path: Path, text: str, message: str) -> None:
 def test_seeds_that_do_not_fit_are_left_out(shared_data: Path) -> None:
     catalog = read_catalog(shared_data / "spider/database/pets_1/pets_1.sqlite", statistics=False)
     seeds = [Seed("", sql, None) for sql in ("SELECT Fname FROM student", "SELECT x FROM gone", "not SQL at all (", "")]
-    assert len(read_fitting(catalog, seeds)) == 1
+    readings, counts = read_fitting(catalog, seeds)
+    assert len(readings) == 1 and counts["used"] == 1 and sum(counts.values()) == len(seeds)
     knowledge = mine(catalog, seeds=[], readings=[])
     # Without seeds the keys are what is known of joins.
     assert [join.support for join in knowledge.joins] == [0, 0] and knowledge.skeletons == ()

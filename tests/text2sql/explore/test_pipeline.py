@@ -21,7 +21,7 @@ from tutelage.text2sql.explore.pipeline import explore
 
 FILES = [
     "graph.graphml", "graph_edges.parquet", "graph_nodes.parquet", "inputs.json", "knowledge.jsonl", "manifest.json",
-    "pairs.jsonl", "pairs.parquet", "rejected.parquet", "report.html",
+    "pairs.jsonl", "pairs.parquet", "progress.jsonl", "rejected.parquet", "report.html",
 ]  # fmt: skip
 CITIES = ("Oslo", "Rome", "Bern", "Lima")
 
@@ -121,6 +121,18 @@ def test_the_second_run_finds_the_first(shop: Path, explored: Path) -> None:
         explore(settings_of(shop, seed=2), store=Store(explored), out=explored, say=quiet)
 
 
+def test_more_walks_go_on_in_a_finished_folder(shop: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", list[str]()
+    explore(settings_of(shop, walks=16, per_level=None), store=Store(tmp_path), out=out, say=quiet)
+    first = (out / "pairs.jsonl").read_text()
+    explore(settings_of(shop, walks=32, per_level=None), store=Store(tmp_path), out=out, say=said.append)
+    assert said[0].startswith("goes on at walk 16") and (out / "pairs.jsonl").read_text().startswith(first)
+    whole = explore(settings_of(shop, walks=32, per_level=None), store=Store(tmp_path), out=tmp_path / "w", say=quiet)
+    assert digest(out) == digest(whole)
+    with pytest.raises(ConfigError, match="exploration with other settings"):
+        explore(settings_of(shop, walks=16, per_level=None), store=Store(tmp_path), out=out, say=quiet)
+
+
 def test_in_the_store_and_with_more_workers_the_same_bytes(shop: Path, explored: Path, tmp_path: Path) -> None:
     settings = settings_of(shop, limits={"workers": 2})
     folder = explore(settings, store=Store(tmp_path), say=quiet)
@@ -168,7 +180,7 @@ def say(text):
 folder = Path({str(tmp_path)!r})
 explore(settings_of(Path({str(shop)!r})), store=Store(folder), out=folder / "out", say=say)
 """
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ""}, check=False)
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ, check=False)
     assert done.returncode == -signal.SIGKILL
     explore(settings_of(shop), store=Store(tmp_path), out=tmp_path / "out", say=quiet)
     assert digest(tmp_path / "out") == digest(explored)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from tutelage.core.batches import PADDING, EvalBatches, TrainBatches, TrainLoader, make_loader
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.core.startup import cores
+from tutelage.core.startup import cores, memory
 from tutelage.multilabel.data.source import IGNORED, Batch, SkippedImage, Source, Split, SplitName
 from tutelage.multilabel.data.transforms import Augment, resize_square
 
@@ -267,16 +267,17 @@ class Cache:
 
 
 def _refuse_if_too_large(first: Sequence[Tensor], count: int, device: torch.device) -> None:
-    """Say from the first pictures whether all of them will fit, before minutes are spent and memory runs out."""
+    """Say from the first pictures whether all of them will fit, before minutes are spent and memory runs out.
+
+    Each training process keeps a cache of its own: those of one machine share its memory, but not a device's.
+    """
     needed = sum(picture.numel() for picture in first) / max(len(first), 1) * count
-    total = (
-        torch.cuda.mem_get_info(device)[1]
-        if device.type == "cuda"
-        else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    )
-    if needed > 0.7 * total:
+    processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory()
+    if processes * needed > 0.7 * total:
+        times = f"{processes} × " if processes > 1 else ""
         raise ConfigError(
             "data.cache",
-            f"the pictures need about {needed / 2**30:.1f} GB of {total / 2**30:.1f} GB of memory",
+            f"the pictures need about {times}{needed / 2**30:.1f} GB of {total / 2**30:.1f} GB of memory",
             "set data.cache=none",
         )

@@ -53,6 +53,7 @@ Reason = Literal[
     "constant",  # many rows that are all the same, or no column asked for
     "limit_over_ties",  # which rows LIMIT keeps is for the database to choose
     "limit_keeps_all",  # there are no more rows than LIMIT keeps: "the three … among" two
+    "error",  # a fault of ours while it was proposed or checked
     "no_effect",  # the operator added changes nothing of the parent's result
 ]
 
@@ -310,14 +311,19 @@ def _limited_badly(tree: exp.Query, catalog: Catalog, execute: Callable[[str], R
         limit, order = part.args.get("limit"), part.args.get("order")
         if limit is None or not isinstance(limit.expression, exp.Literal):
             continue
-        kept = int(limit.expression.this)
+        try:
+            kept = int(limit.expression.this)
+        except ValueError:
+            return Rejection("fails", f"LIMIT {limit.expression.this} is no whole number")
         wider = part.copy()
         wider.args["limit"].set("expression", exp.Literal.number(kept + 1))
         if order is not None and isinstance(wider, exp.Select) and not wider.args.get("distinct"):
             # The sort keys alone tell whether the last row kept and the first row cut are equal.
             aliases = {shown.alias: shown.this for shown in wider.expressions if isinstance(shown, exp.Alias)}
             keys = [_unaliased(key.this, aliases, wider) for key in wider.args["order"].expressions]
-            wider.set("expressions", [exp.alias_(key.copy(), f"key{index}") for index, key in enumerate(keys)])
+            if None in keys:
+                return Rejection("limit_over_ties", "ORDER BY a position of SELECT *, which cannot be checked for ties")
+            wider.set("expressions", [exp.alias_(key.copy(), f"key{index}") for index, key in enumerate(keys) if key])
         if part is not tree and tree.args.get("with_") is not None and part.find_ancestor(exp.CTE) is None:
             wider.set("with_", tree.args["with_"].copy())
         result = execute(wider.sql(dialect=dialect))
@@ -332,11 +338,12 @@ def _limited_badly(tree: exp.Query, catalog: Catalog, execute: Callable[[str], R
     return None
 
 
-def _unaliased(key: exp.Expr, aliases: Mapping[str, exp.Expr], select: exp.Select) -> exp.Expr:
+def _unaliased(key: exp.Expr, aliases: Mapping[str, exp.Expr], select: exp.Select) -> exp.Expr | None:
     if isinstance(key, exp.Column) and not key.table and key.name in aliases:
         return aliases[key.name]
     if isinstance(key, exp.Literal) and not key.is_string:
-        shown = select.expressions[int(key.this) - 1]
-        unaliased: exp.Expr = shown.unalias()
+        if select.is_star or not key.is_int or not 1 <= int(key.this) <= len(select.expressions):
+            return None
+        unaliased: exp.Expr = select.expressions[int(key.this) - 1].unalias()
         return unaliased
     return key

@@ -112,11 +112,26 @@ def mine(catalog: Catalog, *, seeds: Sequence[Seed], readings: Iterable[Reading]
     return Knowledge(columns, _joins(catalog, readings), _skeletons(seeds))
 
 
-def read_fitting(catalog: Catalog, seeds: Iterable[Seed]) -> tuple[Reading, ...]:
-    """Read the seeds that ask this database; those that do not fit it are left out."""
+def read_fitting(catalog: Catalog, seeds: Iterable[Seed]) -> tuple[tuple[Reading, ...], dict[str, int]]:
+    """Read the seeds that ask this database.
+
+    Returns:
+        The readings, and how many seeds were used and how many were not, by reason.
+    """
     reader = Reader(catalog)
-    readings = (reader.read(seed.sql) for seed in seeds if seed.asks(catalog.db_id))
-    return tuple(reading for reading in readings if reading is not None and reading.columns)
+    readings: list[Reading] = []
+    counts = {"used": 0, "of another database": 0, "unreadable": 0, "without a column of this database": 0}
+    for seed in seeds:
+        if not seed.asks(catalog.db_id):
+            counts["of another database"] += 1
+        elif (reading := reader.read(seed.sql)) is None:
+            counts["unreadable"] += 1
+        elif not reading.columns:
+            counts["without a column of this database"] += 1
+        else:
+            counts["used"] += 1
+            readings.append(reading)
+    return tuple(readings), {reason: count for reason, count in counts.items() if count}
 
 
 def _meaning(column: Column) -> ColumnMeaning:

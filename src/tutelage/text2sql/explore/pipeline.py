@@ -8,6 +8,7 @@ the same files, byte for byte (offline; an API's answers are the same where its 
 
 import json
 import os
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from tutelage.core.build import build
-from tutelage.core.errors import ConfigError, DataError, RunError
+from tutelage.core.errors import ConfigError, DataError, RunError, UserError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
@@ -26,19 +27,18 @@ from tutelage.text2sql.database.flights import flights_database
 from tutelage.text2sql.database.schema import Dialect
 from tutelage.text2sql.database.snapshot import snapshot
 from tutelage.text2sql.explore.config import ExploreSettings
-from tutelage.text2sql.explore.filter import Accepted, Guard, Seen, check
+from tutelage.text2sql.explore.filter import Accepted, Guard, Rejection, Seen, check
 from tutelage.text2sql.explore.graph import Graph, build_graph
 from tutelage.text2sql.explore.knowledge import Knowledge, mine, read_fitting
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.outputs import write_outputs
 from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
-from tutelage.text2sql.explore.reading import Reading
 from tutelage.text2sql.explore.runner import Runner
 from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 
-_VERSION = 2  # of what the same settings give: a change makes explorations of old stand beside new ones
+_VERSION = 3  # of what the same settings give: a change makes explorations of old stand beside new ones
 _BLOCK = 16  # walks
 
 Say = Callable[[str], None]
@@ -113,10 +113,19 @@ def _inputs(settings: ExploreSettings, source: Source) -> dict[str, Any]:
         "descriptions": content_hash({"catalog": repr([table.columns for table in source.catalog.tables])}),
         "seeds": file_hash(Path(settings.seeds)) if settings.seeds else None,
         "guard": [file_hash(Path(path)) for path in settings.guard],
+        "prompts": _prompts_hash(settings),
     }
     del inputs["catalog"]["descriptions"]
     del inputs["limits"]["workers"]
     return inputs
+
+
+def _prompts_hash(settings: ExploreSettings) -> str | None:
+    """Hash the templates that a model is asked with, which a user may edit; None where none is asked."""
+    if str(settings.synthesizer["_target_"]).rsplit(".", 1)[-1] == "Offline":
+        return None
+    files = sorted((Path(__file__).parent / "synthesizers" / "prompts").glob("*.jinja"))
+    return content_hash({file.name: file.read_text(encoding="utf-8") for file in files})
 
 
 def _make_in(out: Path, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:
@@ -127,10 +136,13 @@ def _make_in(out: Path, inputs: Mapping[str, Any], make: Callable[[Path], dict[s
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f".{out.name}.lock")):
         text = json.dumps(inputs, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-        if mark.exists() and mark.read_text(encoding="utf-8") != text:
+        before = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else inputs
+        if {**before, "walks": 0} != {**json.loads(text), "walks": 0} or before["walks"] > inputs["walks"]:
             raise ConfigError(
                 "out", f"{out} holds an exploration with other settings, see {mark}", "give a new or empty folder"
             )
+        if before["walks"] < inputs["walks"]:
+            (out / "manifest.json").unlink(missing_ok=True)  # more walks go on where the last ones ended
         write_atomically(mark, text)
         if not (out / "manifest.json").exists():
             manifest = {"kind": "explorations", "inputs": inputs, **make(out)}
@@ -155,11 +167,28 @@ class _Asker:
         self._synthesizer = synthesizer
         self._map = map if threads is None else threads.map
 
-    def begin(self, walks: Sequence[Walk]) -> Iterator[tuple[Walk, list[Candidate]]]:
-        return zip(walks, self._map(self._synthesizer.begin, walks), strict=True)
+    def begin(self, walks: Sequence[Walk]) -> Iterator[tuple[Walk, list[Candidate] | str]]:
+        """Yield each walk with its candidates, or with the fault that kept it from having any."""
+        return zip(walks, self._map(lambda walk: _attempt(self._synthesizer.begin, walk), walks), strict=True)
 
-    def extend(self, tasks: Sequence[tuple[Pair, Walk]]) -> Iterator[tuple[tuple[Pair, Walk], list[Candidate]]]:
-        return zip(tasks, self._map(lambda task: self._synthesizer.extend(*task), tasks), strict=True)
+    def extend(self, tasks: Sequence[tuple[Pair, Walk]]) -> Iterator[tuple[tuple[Pair, Walk], list[Candidate] | str]]:
+        """Yield each pair and walk likewise."""
+        return zip(tasks, self._map(lambda task: _attempt(self._synthesizer.extend, *task), tasks), strict=True)
+
+
+def _attempt(propose: Callable[..., list[Candidate]], *of: Pair | Walk) -> list[Candidate] | str:
+    """Keep a fault to its walk: one odd cell must not end an exploration. What a user can change is passed on."""
+    try:
+        return propose(*of)
+    except UserError:
+        raise
+    except Exception as error:
+        return _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 class Exploration:
@@ -179,7 +208,9 @@ class Exploration:
         self._source = source
         self._folder = folder
         self._say = say
-        readings: tuple[Reading, ...] = read_fitting(source.catalog, seeds)
+        readings, self._seed_counts = read_fitting(source.catalog, seeds)
+        if self._seed_counts:
+            say(f"seeds: {', '.join(f'{count} {reason}' for reason, count in self._seed_counts.items())}")
         self._graph: Graph = build_graph(source.catalog, readings=readings, smoothing=settings.smoothing)
         self._knowledge: Knowledge = mine(source.catalog, seeds=seeds, readings=readings)
         self._sampler: Sampler = build(settings.sampler, where="sampler", graph=self._graph, seed=settings.seed)
@@ -220,8 +251,8 @@ class Exploration:
                 self._say(f"{self._folder} holds what was found: {self._so_far()}")
                 raise
             told = synthesizer.summary()
-        summary = {"ended": self._ended(), **self._write()}
-        progress.unlink()
+        # progress.jsonl stays: more walks go on from there.
+        summary = {"ended": self._ended(), "seeds": self._seed_counts, **self._write()}
         if told:
             summary["synthesizer"] = dict(told)
             self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
@@ -274,11 +305,12 @@ class Exploration:
         num_pairs, num_rejected = len(self._outcome.pairs), len(self._outcome.rejected)
         notes: list[dict[str, Any]] = []
         walks = self._sampler.walks(ids)
-        proposals = [
-            _Proposal(candidate, walk, None, number)
-            for walk, candidates in ask.begin([] if self._full(1) else walks)
-            for number, candidate in enumerate(candidates)
-        ]
+        proposals: list[_Proposal] = []
+        for walk, candidates in ask.begin([] if self._full(1) else walks):
+            if isinstance(candidates, str):
+                self._reject_walk(walk, 1, None, candidates)
+            else:
+                proposals += [_Proposal(candidate, walk, None, number) for number, candidate in enumerate(candidates)]
         for level in self._levels:
             fresh: dict[int, list[Pair]] = {walk.id: [] for walk in walks}
             with runner.ahead(proposal.candidate.sql for proposal in proposals):
@@ -313,6 +345,9 @@ class Exploration:
         numbers = dict.fromkeys((walk.id for walk in walks), 0)
         proposals = []
         for (parent, walk), candidates in ask.extend(tasks):
+            if isinstance(candidates, str):
+                self._reject_walk(walk, level + 1, parent, candidates)
+                continue
             for candidate in candidates:
                 proposals.append(_Proposal(candidate, walk, parent, numbers[walk.id]))
                 numbers[walk.id] += 1
@@ -337,14 +372,19 @@ class Exploration:
         candidate, walk, parent = proposal.candidate, proposal.walk, proposal.parent
         assert candidate.level == level, f"level {candidate.level} proposed at level {level}"
         name = f"{self._source.catalog.db_id}/{walk.id}.{level}.{proposal.number}"
-        verdict = check(
-            candidate,
-            parent=parent,
-            catalog=self._source.catalog,
-            execute=runner.run,
-            guard=self._guard,
-            seen=self._seen,
-        )
+        try:
+            verdict = check(
+                candidate,
+                parent=parent,
+                catalog=self._source.catalog,
+                execute=runner.run,
+                guard=self._guard,
+                seen=self._seen,
+            )
+        except UserError:
+            raise
+        except Exception as error:  # a reply may hold anything, and is paid for: it must not end this run or the next
+            verdict = Rejection("error", _fault(error))
         if not isinstance(verdict, Accepted):
             self._outcome.rejected.append(
                 Rejected(
@@ -377,6 +417,12 @@ class Exploration:
         self._keep(pair)
         notes.append(asdict(verdict))
         return pair
+
+    def _reject_walk(self, walk: Walk, level: int, parent: Pair | None, fault: str) -> None:
+        """Count a walk that gave no candidate because of a fault."""
+        name = f"{self._source.catalog.db_id}/{walk.id}.{level}"
+        of = parent.id if parent else None
+        self._outcome.rejected.append(Rejected(name, walk.id, level, of, "", "", (), "error", fault))
 
     def _keep(self, pair: Pair) -> None:
         self._outcome.pairs.append(pair)

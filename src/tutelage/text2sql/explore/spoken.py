@@ -1,5 +1,6 @@
 """Whether a question speaks of what its query names: every literal, every column."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -115,6 +116,8 @@ def _says_date(question: Question, wanted: str) -> bool:
 
 def says_number(question: Question, number: float) -> bool:
     """Whether a number is spoken of, in digits or words."""
+    if not math.isfinite(number):  # 1e400
+        return False
     if number in question.numbers or -number in question.numbers:
         return True
     if 0 < number < 1 and round(number * 100, 6) in question.numbers:

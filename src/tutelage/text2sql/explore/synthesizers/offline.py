@@ -6,7 +6,7 @@ from tutelage.core.randomness import generator
 from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.explore.knowledge import Knowledge
-from tutelage.text2sql.explore.pair import Candidate, Operator, Pair, Walk
+from tutelage.text2sql.explore.pair import Candidate, Json, Operator, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 from tutelage.text2sql.explore.synthesizers.offline_grammar import Grammar
 from tutelage.text2sql.explore.synthesizers.offline_realise import realise
@@ -55,6 +55,12 @@ class Offline(Synthesizer):
             if len(candidates) == self._width:
                 break
         return list(candidates.values())
+
+    def summary(self) -> dict[str, Json]:
+        """Name the columns that could not be read, so that nothing was asked of them."""
+        unread = self._grammar.roles.unread
+        named: list[Json] = [f"{table}.{column} ({why})" for (table, column), why in unread.items()]
+        return {"columns that could not be read": named} if named else {}
 
     def _candidate(self, query: Query, operators: tuple[str, ...] | tuple[Operator, ...], key: str) -> Candidate:
         grammar, rng = self._grammar, generator(self._seed, "wording", key)

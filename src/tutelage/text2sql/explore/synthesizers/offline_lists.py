@@ -52,7 +52,8 @@ class Lists(Phrases):
                 options += [f"{verb} the {own_one} of each {self.one(query.where)}{and_rest}{tail}."]
         if not options:
             options = [f"{verb} the {own} of {rows}, {self.pick(joints)} {rest}{tail}."]
-        if not rest and not query.where and not tail and len(query.select) == 1 and self.rows.person:
+        plain = not rest and not query.where and not tail and not self.bound()
+        if plain and len(query.select) == 1 and self.rows.person:
             options += [f"What {self.pick(('are the', 'are the'))} {own} of the {self.rows.many}?"]
         return self.pick(options)
 

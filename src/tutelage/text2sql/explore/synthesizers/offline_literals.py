@@ -22,7 +22,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Ref,
     Simple,
 )
-from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
+from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles, as_number
 
 _MAX_VALUES = 300
 _MAX_LENGTH = 60  # characters of a literal that a person would type
@@ -39,11 +39,12 @@ class Literals:
         if not query.where and len(query.nodes) == 1:
             return list(profile.values)
         result = self._execute(self._writer.values(query, ref, limit=_MAX_VALUES))
-        as_number = profile.numeric_text or profile.fixed_width
-        known = {_number(value) if as_number else value for value in profile.values}
-        values = {_number(row[0]) if as_number else row[0] for row in result.rows}
+        reckoned = profile.numeric_text or profile.fixed_width
+        known = {as_number(value) if reckoned else value for value in profile.values}
+        values = {as_number(row[0]) if reckoned else row[0] for row in result.rows}
         # What was left out of the profile (blanks, long text, blobs) makes no literal.
-        return sorted(values & known, key=lambda value: (isinstance(value, str), value))
+        common = [value for value in values & known if value is not None]
+        return sorted(common, key=lambda value: (isinstance(value, str), value))
 
     def condition(self, query: Query, ref: Ref, rng: np.random.Generator, *, single: bool) -> Simple | None:
         """Choose a condition on a column; None where nothing sensible can be said.
@@ -173,12 +174,6 @@ def sayable(value: str) -> bool:
 
 def _one(values: Sequence[Value], rng: np.random.Generator) -> Value:
     return values[int(rng.integers(len(values)))]
-
-
-def _number(value: Value) -> Value:
-    if isinstance(value, str):
-        return float(value) if "." in value else int(value)
-    return value
 
 
 def _holds(number: float, op: Comparison, value: float) -> bool:

@@ -55,6 +55,8 @@ class SqlWriter:
         profile = self._roles.of(nodes[ref.node].table, ref.column)
         if not profile.numeric_text:
             return column
+        if profile.has_blanks:
+            column = f"NULLIF(TRIM({column}), '')"  # a blank is no 0
         return f"CAST({column} AS {'INTEGER' if profile.whole else 'REAL'})"
 
     def _from(self, nodes: tuple[Node, ...], *, alias: str = "T") -> str:

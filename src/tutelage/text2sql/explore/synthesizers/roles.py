@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
+from tutelage.core.randomness import generator
 from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table, Value
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.nouns import singular
@@ -31,6 +32,9 @@ SoundKey: TypeAlias = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
 # A column with more distinct values than this is known by this many of them.
 MAX_VALUES = 1000
+# A table with more rows than this is known by so many random ones.
+SAMPLED_ABOVE = 100_000
+SAMPLE_ROWS = 5_000
 
 _YES = {"t", "true", "yes", "y", "1", "1.0"}
 NO = {"f", "false", "no", "n", "0", "0.0"}
@@ -73,7 +77,13 @@ _ADDITIVE = {
 }  # fmt: skip
 # The name already says a statistic: an average of averages asks for nothing.
 STATISTIC = {"average", "highest", "lowest", "maximum", "minimum", "total", "mean", "median"}
-_DATE = re.compile(r"[12]\d{3}-[01]\d-[0-3]\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?")
+_DATE = re.compile(r"[12]\d{3}-[01]\d-[0-3]\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?)?")
+# Dates in text that sort by their first number, which is no year.
+_SLASHED = re.compile(r"\d{1,2}[/.]\d{1,2}[/.](?:\d{2}|\d{4})(?: .*)?")
+# Seconds and milliseconds since 1970, for the years 2001 to 2096.
+_EPOCHS = ((1_000_000_000, 4_000_000_000), (1_000_000_000_000, 4_000_000_000_000))
+_MOMENTS = {"date", "time", "timestamp", "at", "on", "epoch", "unix", "created", "updated", "modified"}
+_MONTHS_OF_YEARS = {"yearmonth", "yearmon", "yyyymm"}
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 
 
@@ -89,6 +99,7 @@ class Profile:
     has_gaps: bool  # NULLs or blanks among its cells
     unique: bool  # no two rows share a value
     numeric_text: bool = False  # numbers in a text column: they compare as text unless cast
+    has_blanks: bool = False  # empty text among its cells: cast, it would be 0
     fixed_width: bool = False  # numbers in a text column, all as long: as text they compare as numbers do
     whole: bool = False  # whole numbers only
     additive: bool = False  # a sum over rows means something
@@ -117,7 +128,8 @@ def _words(column: Column) -> list[str]:
     return [singular(word.lower()) for word in phrase(column.name).split()]
 
 
-def _as_number(value: Value) -> Value | None:
+def as_number(value: Value) -> Value | None:
+    """Read a number that may be kept as text; None for a blank and for any other text."""
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.fullmatch(text):
@@ -126,20 +138,32 @@ def _as_number(value: Value) -> Value | None:
     return value
 
 
-def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things: frozenset[str]) -> Profile:
+def _profile(
+    column: Column,
+    table: Table,
+    values: tuple[Value, ...],
+    *,
+    complete: bool,
+    has_blanks: bool,
+    odd_text: bool,
+    things: frozenset[str],
+) -> Profile:
     """Decide a column's role.
 
     Args:
         column: The column.
         table: Its table.
-        values: Its distinct values, NULLs left out.
+        values: Its distinct values, NULLs left out, or a sample of them.
+        complete: These are all of them.
+        has_blanks: Some cells are text without a letter.
+        odd_text: Text beyond the sample that is no number.
         things: What other tables are about: a number under such a name stands for a row there.
     """
     filled = tuple(value for value in values if not isinstance(value, str) or value.strip())
     rows = table.num_rows or 0
-    distinct = len(filled) if len(values) < MAX_VALUES else (column.num_distinct or len(filled))
+    distinct = len(filled) if complete else (column.num_distinct or len(filled))
     nulls = column.num_null if column.num_null is not None else int(column.nullable)
-    has_gaps = bool(nulls) or len(filled) < len(values)
+    has_gaps = bool(nulls) or has_blanks
     unique = distinct > 0 and distinct == rows and not has_gaps
 
     def profile(role: Role, kept: tuple[Value, ...] = filled) -> Profile:
@@ -150,8 +174,8 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
     words = _words(column)
     last, known = words[-1], set(words)
     key_columns = {name for key in table.foreign_keys for name in key.columns}
-    numbers = [_as_number(value) for value in filled]
-    all_numbers = all(number is not None for number in numbers)
+    numbers = [as_number(value) for value in filled]
+    all_numbers = all(number is not None for number in numbers) and not odd_text
     named_id = last in ("id", "key") or (column.name.lower().endswith("id") and (column.name[-2:] == "ID" or unique))
     if named_id or table.primary_key == (column.name,) or (column.name in key_columns and all_numbers):
         return profile("key")
@@ -169,9 +193,21 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
         low, high = min(float(number) for number in reckoned), max(float(number) for number in reckoned)
         texts = [str(value) for value in filled]
         fixed = (
-            textual and whole and low >= 0 and len({len(text) for text in texts}) == 1 and all(map(str.isdigit, texts))
+            textual
+            and not has_blanks
+            and whole
+            and low >= 0
+            and len({len(text) for text in texts}) == 1
+            and all(map(str.isdigit, texts))
         )
         padded = any(isinstance(value, str) and re.match(r"\s*0\d", value) for value in filled)
+        if whole and known & _MOMENTS and any(least <= low <= high < most for least, most in _EPOCHS):
+            return profile("code")  # nobody compares a moment with 1,735,689,600
+        monthly = {"".join(words), *words} & _MONTHS_OF_YEARS
+        if whole and monthly and all(1 <= int(float(number)) % 100 <= 12 for number in reckoned):
+            return Profile(
+                "ordinal", reckoned, has_gaps, unique, numeric_text=textual, has_blanks=has_blanks, whole=True
+            )
         if whole and ("date" in known or "date" in column.type.lower()) and 10_000_000 <= low <= high <= 99_999_999:
             return Profile("date", filled, has_gaps, unique, dated="compact")
         # Countries can be older than the calendar.
@@ -196,6 +232,7 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
             has_gaps,
             unique,
             numeric_text=textual and not fixed,
+            has_blanks=has_blanks,
             fixed_width=fixed,
             whole=whole,
             additive=role == "measure" and bool(known & _ADDITIVE),
@@ -208,7 +245,9 @@ def _profile(column: Column, table: Table, values: tuple[Value, ...], *, things:
     if all(_DATE.fullmatch(text.strip()) for text in strings):
         timed = any(len(text.strip()) > 10 for text in strings)
         return Profile("date", filled, has_gaps, unique, dated="time" if timed else "day")
-    mixed = sum(number is not None for number in numbers) > len(numbers) / 2
+    if all(_SLASHED.fullmatch(text.strip()) for text in strings):
+        return profile("code")
+    mixed = odd_text or sum(number is not None for number in numbers) > len(numbers) / 2
     length = sum(map(len, strings)) / len(strings)
     if mixed or (known & (_CODE - {"code", "number"})) or any("@" in text for text in strings[:5]):
         return profile("code")
@@ -241,6 +280,9 @@ class Roles:
     def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result]) -> None:
         self._catalog, self._execute = catalog, execute
         self._profiles: dict[tuple[str, str], Profile] = {}
+        self._samples: dict[str, str] = {}  # by table: the rows that large tables are known by, as a condition
+        # Columns that could not be read, and why: nothing is asked of them.
+        self.unread: dict[tuple[str, str], str] = {}
 
     @cached_property
     def things(self) -> frozenset[str]:
@@ -254,8 +296,10 @@ class Roles:
         key = (table, column)
         if key not in self._profiles:
             name, source = identifier(column), identifier(table)
-            sql = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL LIMIT {MAX_VALUES}"
-            result = self._execute(sql)
+            filled = f"{name} IS NOT NULL{self._sample(table)}"
+            result = self._execute(f"SELECT DISTINCT {name} FROM {source} WHERE {filled} LIMIT {MAX_VALUES}")
+            if result.status != "ok":
+                self.unread[key] = f"{result.status}: {result.error}"
             values = tuple(
                 row[0]
                 for row in result.rows
@@ -268,10 +312,42 @@ class Roles:
                     key=lambda value: (isinstance(value, str), value if isinstance(value, str) else f"{value:030.9f}"),
                 )
             )
+            complete = len(result.rows) < MAX_VALUES and not self._sample(table)
+            unseen_text = not complete and any(isinstance(value, str) for value in values)
             self._profiles[key] = _profile(
-                self._catalog.column(table, column), self._catalog.table(table), values, things=self.things - {table}
+                self._catalog.column(table, column),
+                self._catalog.table(table),
+                values,
+                complete=complete,
+                has_blanks=any(isinstance(value, str) and not value.strip() for value in values)
+                or (unseen_text and self._any(table, f"TRIM({name}) = ''")),
+                odd_text=unseen_text
+                and self._any(table, f"typeof({name}) = 'text' AND TRIM({name}) GLOB '*[^0-9.+-]*'"),
+                things=self.things - {table},
             )
         return self._profiles[key]
+
+    def _sample(self, table: str) -> str:
+        """A condition for the random rows that a large table is known by: its first rows are its oldest ones.
+
+        A function of the table alone, so that a column's role depends neither on the load nor on what was asked.
+        """
+        if (self._catalog.table(table).num_rows or 0) <= SAMPLED_ABOVE or self._catalog.dialect != "sqlite":
+            return ""
+        if table not in self._samples:
+            result = self._execute(f"SELECT MIN(rowid), MAX(rowid) FROM {identifier(table)}")
+            low, high = result.rows[0] if result.status == "ok" and result.rows else (None, None)
+            if isinstance(low, int) and isinstance(high, int):
+                drawn = generator("sample", table).integers(low, high + 1, size=SAMPLE_ROWS)
+                self._samples[table] = f" AND rowid IN ({', '.join(map(str, sorted(set(drawn.tolist()))))})"
+            else:  # a view, or a table WITHOUT ROWID
+                self._samples[table] = ""
+        return self._samples[table]
+
+    def _any(self, table: str, condition: str) -> bool:
+        """Whether any row of a table meets a condition; one that takes too long to tell is taken to do so."""
+        result = self._execute(f"SELECT 1 FROM {identifier(table)} WHERE {condition} LIMIT 1")
+        return result.status != "ok" or bool(result.rows)
 
     @cached_property
     def sound_keys(self) -> tuple[SoundKey, ...]:
