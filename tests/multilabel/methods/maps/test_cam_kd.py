@@ -109,6 +109,8 @@ def test_what_has_no_meaning_is_refused() -> None:
         make(divergence="l1", logit_weight=0.5)
     with pytest.raises(ConfigError, match=r"method\.top_k"):
         make(top_k=0)
+    with pytest.raises(ConfigError, match=r"method\.threshold: 1\.5"):
+        make(threshold=1.5)  # nothing would count
     linear, gmp = network("Linear"), network("Gmp")
     make().setup(linear, gmp, info())
     make(spatial_weight=0.0).setup(linear, linear, info())

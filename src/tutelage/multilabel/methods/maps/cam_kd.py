@@ -73,6 +73,8 @@ class CamKd(Matching):
                 "only the MSE splits into a logit and a spatial part",
                 "use divergence=mse, or leave both weights at 1",
             )
+        if not 0 <= threshold < 1:
+            raise ConfigError("method.threshold", f"{threshold} is no probability below 1", "give a number in [0, 1)")
         supports: dict[SupportName, Support] = {
             "all": EVERY_LABEL,
             "positives": POSITIVES,
