@@ -1,11 +1,16 @@
 """Two processes (gloo) equal one: replicated (DDP) and sharded (FSDP2)."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tutelage.text2sql.model.adapters import Full
+from tutelage.text2sql.model.language_model import Pretrained
+from tutelage.text2sql.model.saved import load_trained
 
 WORKER = Path(__file__).with_name("two_processes.py")
 
@@ -37,3 +42,18 @@ def test_two_processes_equal_one(strategy: str, adapter: str, one: Path, two: Pa
     assert found["val/ex"] == expected["val/ex"]
     # The order of sums differs between one and two processes, so the last bits do.
     torch.testing.assert_close(found["trained"], expected["trained"], rtol=2e-3, atol=2e-5)
+    assert json.loads((two / f"{strategy}-{adapter}.json").read_text()) == json.loads(
+        (one / f"auto-{adapter}.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_spread_weights_are_saved_whole(adapter: str, two: Path) -> None:
+    """The folder that transformers or peft loads holds the trained weights; a checkpoint of LoRA nothing else."""
+    state = torch.load(two / f"fsdp-{adapter}.pt", weights_only=True)["trained"]
+    assert adapter == "full" or all("lora_" in name for name in state)
+    (tiny,) = (two / "store" / "tiny_models").glob("*/config.json")
+    spec = Pretrained(str(tiny.parent))
+    saved = load_trained(spec, two / f"saved-{adapter}", adapter=Full())
+    found = {f"model.{name}": tensor for name, tensor in saved.state_dict().items()}
+    torch.testing.assert_close({name: found[name] for name in state}, state, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """What test_text2sql_processes.py runs in one process and in two: a few steps of each strategy, and the result."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from lightning import Trainer
 from test_text2sql_module import datamodule, module, tiny_folder
 
 from tutelage.core.strategies import ShardedStrategy
+from tutelage.text2sql.inference.generate import Decoding, Request, TransformersEngine
 from tutelage.text2sql.model.adapters import Full, Lora
+from tutelage.text2sql.model.sharding import gather_trained, load_whole
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
@@ -42,4 +45,15 @@ if __name__ == "__main__":
                 state = torch.load(out / "last.ckpt", weights_only=True)["state_dict"]
                 ends = {"trained": state, "val/ex": trainer.callback_metrics["val/ex"].item()}
                 torch.save(ends, out / f"{strategy}-{name}.pt")
+            # One process has all the questions: the others must answer in step with it.
+            requests = [Request(str(n), list(range(5, 9 + n))) for n in range(3)] if trainer.is_global_zero else []
+            engine = TransformersEngine(wired.model, end_token=2, seed=1)
+            texts = engine.generate(requests, Decoding("greedy", 1, 1.0, 1.0, max_new_tokens=6, batch_size=1))
+            if strategy == "fsdp":
+                load_whole(wired, torch.load(out / "last.ckpt", weights_only=True)["state_dict"])
+                state = gather_trained(wired.model)
+                if trainer.is_global_zero:
+                    wired.model.save_gathered(out / f"saved-{name}", state, dtype=torch.float32)
+            if trainer.is_global_zero:
+                (out / f"{strategy}-{name}.json").write_text(json.dumps(texts))
             trainer.strategy.barrier()

@@ -102,6 +102,7 @@ class TransformersEngine:
         order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt_ids))
         answers: list[list[str]] = [[] for _ in requests]
         batches = [order[start : start + size] for start in range(0, len(order), size)]
+        fillers = most_batches(self.model, len(batches)) - len(batches)
         with _answering(self.model):
             for batch in batches:
                 try:
@@ -115,7 +116,7 @@ class TransformersEngine:
                     ) from error
                 for index, found in zip(batch, texts, strict=True):
                     answers[index] = found
-            for _ in range(most_batches(self.model, len(batches)) - len(batches)):
+            for _ in range(fillers):
                 self._batch([Request("filler", [self.end_token])], decoding)
         return answers
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from tutelage.text2sql.model.language_model import LanguageModel
 
@@ -75,11 +75,20 @@ def load_whole(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         module: Sharded.
         state: By name, in the first process; what the others give is not looked at.
     """
+    _reshard(module)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
     set_model_state_dict(module, dict(state), options=options)
 
 
 def gather_trained(model: LanguageModel) -> dict[str, Any]:
     """Collect the weights that are trained in the first process's main memory; the others get nothing."""
+    _reshard(model)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     return get_model_state_dict(model, options=options)
+
+
+def _reshard(module: nn.Module) -> None:
+    """Free what answering left gathered: without a backward pass, nothing else does."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
