@@ -48,13 +48,17 @@ def _network(name: str, resolution: int, head: str, role: str) -> Network:
     node = ML_DECODER if head == "MlDecoder" else {"_target_": f"{HEADS}.{head}"}
     spec = NetworkSpec(name=name, weights="none")
     network = build_network(spec, num_labels=LABELS, head=node, resolution=resolution, where=f"model.{role}")
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as if it had been trained: no statistics of 0 and 1
-            generator = torch.Generator().manual_seed(module.num_features)
-            with torch.no_grad():
-                module.running_var.fill_(0.1)
-                module.weight.copy_(0.5 + torch.rand(module.num_features, generator=generator))
-                module.bias.copy_(0.3 * torch.randn(module.num_features, generator=generator))
+    # As if it had been trained: scales, shifts and running statistics that are not 0 and 1, and features of unit size.
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.copy_(0.5 + torch.rand(norm.num_features, generator=generator))
+            norm.bias.copy_(0.3 * torch.randn(norm.num_features, generator=generator))
+            norm.momentum = 1.0
+        network.train()(torch.rand(8, 3, SIDE, SIDE, generator=generator))
+        for norm in norms:
+            norm.momentum = 0.1
     return network
 
 

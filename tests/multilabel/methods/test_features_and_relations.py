@@ -303,3 +303,19 @@ def test_l2ds_instances_do_not_depend_on_the_padding_of_labels() -> None:
         found = method(of_student, of_teacher, batch(), 0.0)["instance"]
         method.max_positives = 4
         torch.testing.assert_close(method(of_student, of_teacher, batch(), 0.0)["instance"], found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pair"), [("reviewkd", "cnn_from_cnn"), ("vitkd", "vit_from_cnn"), ("rkd", "cnn_from_cnn")]
+)
+def test_the_real_compiler_changes_nothing(name: str, pair: str) -> None:
+    """Stages before their activations and a ViT's blocks are kept by hooks, which the compiler must not lose."""
+    expected = total(*case(name, pair), batch())
+    method, student, teacher = case(name, pair)
+    student.compile_backbone()
+    teacher.compile_backbone()
+    found = total(method, student, teacher, batch())
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    found.backward()
+    assert all(parameter.grad is not None for parameter in method.parameters())
