@@ -11,6 +11,9 @@ from omegaconf import DictConfig
 
 from tutelage.core import cli, startup
 
+# Of a run: its data and how it answers can be changed; without one, a model of the hub is scored as it is.
+GROUPS = ("task", "data", "model", "prompt", "inference")
+
 
 def job(cfg: DictConfig, folder: Path) -> None:
     """Score predictions; a run's folder is recognised before."""
@@ -43,4 +46,4 @@ if __name__ == "__main__":
         f"predictions=[{a[12:]}]" if a.startswith("predictions=") and "," in a and "[" not in a else a
         for a in sys.argv[1:]
     ]
-    cli.main("evaluate", job, of_run=rescore, of_two=compare)
+    cli.main("evaluate", job, of_run=rescore, of_two=compare, groups=GROUPS)

@@ -87,6 +87,26 @@ def test_help_lists_every_choice_and_when_to_take_it(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("program", "groups"),
+    [
+        ("explore.py", {"sampler", "synthesizer"}),
+        ("evaluate.py", {"task", "data", "model", "prompt", "inference"}),
+        ("ask.py", set()),
+        ("export.py", set()),
+        ("predict.py", set()),
+    ],
+)
+def test_help_lists_only_what_the_program_uses(program: str, groups: set[str]) -> None:
+    done = subprocess.run([sys.executable, program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and program in done.stdout
+    every = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    assert {line for line in done.stdout.splitlines() if line in every} == groups
+    for group in every - groups - {"data", "logger"}:
+        for choice in (ROOT / "conf" / group).glob("*.yaml"):
+            assert not any(line.startswith(f"  {choice.stem} ") for line in done.stdout.splitlines()), choice
+
+
 def test_help_and_cfg_import_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['train.py', {!r}, *{!r}]; exec(open('train.py').read()); print('torch' in sys.modules)"

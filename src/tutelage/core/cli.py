@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def main(
     *,
     of_run: Callable[[FinishedRun], Any] | None = None,
     of_two: Callable[[FinishedRun, Path], Any] | None = None,
+    groups: Collection[str] | None = None,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
 
@@ -76,10 +77,11 @@ def main(
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
         of_run: What ``run=<folder of a run>`` does instead.
         of_two: What ``run=… against=<folder of another run>`` does.
+        groups: The groups that ``--help`` lists, where the program has no use for all of them.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
-        print(help_text())
+        print(help_text(groups))
         return
     config.register()
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
@@ -101,18 +103,22 @@ def main(
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_guarded(job))()
 
 
-def help_text() -> str:
-    """List what can be chosen, with the first line of each file, which says when to choose it."""
+def help_text(groups: Collection[str] | None) -> str:
+    """List what can be chosen, with the first line of each file, which says when to choose it.
+
+    Args:
+        groups: The groups to list; None lists all, and how to sweep over them.
+    """
     program = Path(sys.argv[0]).name
     described = sys.modules["__main__"].__doc__
     lines = [
         (described or "").strip(),
         "",
         f"  python {program} group=choice … key=value …        the command line wins over every file",
-        f"  python {program} -m key=1,2,3 …                    a sweep",
+        *([f"  python {program} -m key=1,2,3 …                    a sweep"] if groups is None else []),
         f"  python {program} --cfg job group=choice …          show every key and its value, and stop",
     ]
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and (groups is None or path.name in groups)):
         choices = sorted(folder.glob("*.yaml"))
         if choices:
             lines += ["", folder.name]
