@@ -1,24 +1,28 @@
 """Time of a distillation step over its floor.
 
 The floor is what nobody can do without: the student's forward and backward with the task loss and an optimiser
-step, plus the teacher's forward without gradient, on ready tensors. Ours is the whole training step as Lightning runs
-it: method, calibrated weight, logging, guards. Both run in one process, in turns, and the ratio is the median of the
-paired repeats.
+step, plus the teacher's forward without gradient, on ready tensors. Ours is the whole training step of the trainer
+that train.py makes, with its settings: method, calibrated weight, logging, guards. Both run in one process, in turns,
+and the ratio is the median of the paired repeats.
 
     python benchmarks/kd_step.py                       # the embedded pair
     python benchmarks/kd_step.py model=tf_efficientnet_lite2_to_tf_efficientnet_lite0 resolution=224 batch=16
-    python benchmarks/kd_step.py model=resnet101_to_resnet34 resolution=224 batch=64    # on a GPU
+    python benchmarks/kd_step.py model=resnet101_to_resnet34 resolution=224 batch=64 precision=bf16-mixed   # on a GPU
+    python benchmarks/kd_step.py profile=true          # where the time of our step goes, by function
 """
 
 # B batch, K labels
 
+import cProfile
 import json
 import platform
+import pstats
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +35,9 @@ from torch.utils.data import DataLoader
 
 from tutelage.core import config
 from tutelage.core.build import build
-from tutelage.core.callbacks import NanGuard, StepSeed
+from tutelage.core.callbacks import NanGuard, StepSeed, TrainTime
 from tutelage.core.curves import CurvesLogger
+from tutelage.core.run import make_trainer, open_task
 from tutelage.multilabel.data.source import Batch
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
@@ -48,9 +53,12 @@ def main() -> None:
     arguments = dict(argument.split("=", 1) for argument in sys.argv[1:])
     model, resolution = arguments.get("model", "digits"), int(arguments.get("resolution", 48))
     batch, repeats = int(arguments.get("batch", 32)), int(arguments.get("repeats", 40))
+    precision, profile = arguments.get("precision", "32-true"), arguments.get("profile") == "true"
     config.register()
+    options = [f"model={model}", "data=digits", f"trainer.precision={precision}", "trainer.progress_bar=false"]
+    options += [f"trainer.max_steps={2 * repeats + 10}", "run=unused", "store=unused"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides=[f"model={model}", "data=digits"])
+        cfg = compose("config", overrides=options)
     pair: Pair = build(cfg.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -78,26 +86,23 @@ def main() -> None:
         target_BK=(torch.rand(batch, NUM_LABELS, device=device) < 0.04).to(torch.int8),
         index_B=torch.arange(batch, device=device),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        pairing = Paired(ready, folder=Path(folder))
-        trainer = Trainer(
-            accelerator=device.type,
-            devices=1,
-            max_steps=2 * repeats + 10,
-            logger=CurvesLogger(Path(folder)),
-            log_every_n_steps=10,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            callbacks=[StepSeed(1), NanGuard(Path(folder)), pairing],
-        )
-        trainer.fit(module, DataLoader(Endless(ready), batch_size=None))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pairing = Paired(ready)
+        callbacks: list[Callback] = [StepSeed(1), NanGuard(folder), TrainTime(), pairing]
+        task = open_task(cfg, folder=folder)
+        trainer = make_trainer(task, callbacks=callbacks, loggers=[CurvesLogger(folder)])
+        profiler = cProfile.Profile() if profile else nullcontext()
+        with profiler:
+            trainer.fit(module, DataLoader(Endless(ready), batch_size=None))
+        if isinstance(profiler, cProfile.Profile):
+            pstats.Stats(profiler).sort_stats("cumulative").print_stats(60)
     ratios = [ours / floor for ours, floor in zip(pairing.ours[5:], pairing.floor[5:], strict=True)]
     row = {
         "model": model,
         "resolution": resolution,
         "batch": batch,
+        "precision": precision,
         "device": torch.cuda.get_device_name()
         if device.type == "cuda"
         else f"CPU ({platform.machine()}), {torch.get_num_threads()} threads",
@@ -123,8 +128,8 @@ class Endless(torch.utils.data.IterableDataset[Batch]):
 class Paired(Callback):
     """Times each whole step of the trainer, and after it a floor step on the same networks."""
 
-    def __init__(self, batch: Batch, *, folder: Path) -> None:
-        self.batch, self.folder = batch, folder
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.ours: list[float] = []
         self.floor: list[float] = []
         self.before: float | None = None
@@ -136,7 +141,8 @@ class Paired(Callback):
         if self.before is not None:
             self.ours.append(now - self.before)
             started = _now()
-            floor_step(pl_module, trainer.optimizers[0], self.batch)
+            with trainer.precision_plugin.forward_context():
+                floor_step(pl_module, trainer.optimizers[0], self.batch)
             self.floor.append(_now() - started)
         self.before = _now()
 

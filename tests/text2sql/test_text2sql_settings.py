@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
+from tutelage.core.curves import read_curves
 from tutelage.core.run import train
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
@@ -79,9 +80,10 @@ def test_three_steps(name: str, compose_config: Callable[..., DictConfig], tmp_p
     write_spider(data) if name.startswith("spider") else write_bird(data)
     small = [
         f"data.root={data}", "model=tiny", "trainer=cpu", "trainer.max_steps=3", "trainer.max_epochs=3",
-        "trainer.check_val_every_n_epoch=1", "trainer.progress_bar=false", "data.batch_size=2", "data.max_length=1024",
+        "trainer.check_val_every_n_epoch=1", "trainer.progress_bar=false", "trainer.log_every_n_steps=1",
+        "data.batch_size=2", "data.max_length=1024",
         "data.val_size=2", "inference.max_new_tokens=8", "explore.walks=16",
     ]  # fmt: skip
     metrics = train(compose_config(f"experiment={name}", *small), folder=tmp_path / "run")
     assert metrics["test/ex"] >= 0
-    assert "train/loss" in (tmp_path / "run" / "curves.csv").read_text()
+    assert [step for step, _ in read_curves(tmp_path / "run")["train/loss"]] == [0, 1, 2]
