@@ -47,15 +47,15 @@ def test_packed_row_by_hand() -> None:
     assert batch.position_ids_BT.tolist() == [[0, 1, 2, 3, 4, 0, 1]]
     # 7 predicts 8, 8 predicts 9; 9 ends its sample and predicts nothing of the next.
     assert batch.target_BT.tolist() == [[IGNORED, IGNORED, 8, 9, IGNORED, 4, IGNORED]]
-    assert batch.lengths_S == (5, 2)
-    assert (batch.num_tokens, batch.answers_in_step) == (7, 11)
+    assert batch.trees == ((0, 5), (0, 2))
+    assert (batch.num_tokens, batch.num_seen, batch.answers_in_step) == (7, 7, 11)
 
 
 def test_padded_rows_by_hand() -> None:
     batch = pad([Sample([5, 6, 7], [8, 9]), Sample([3], [4])], answers_in_step=3)
     assert batch.input_ids_BT.tolist() == [[5, 6, 7, 8, 9], [3, 4, 0, 0, 0]]
     assert batch.target_BT.tolist() == [[IGNORED, IGNORED, 8, 9, IGNORED], [4] + 4 * [IGNORED]]
-    assert batch.lengths_S == ()
+    assert batch.trees == ()
     assert batch.num_tokens == 7
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -186,12 +187,14 @@ class LanguageModel(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Sum the negative log-likelihoods of the batch's answers (fp32, in nats)."""
-        packed: dict[str, Any] = {}
-        if batch.lengths_S:
-            packed = {"lengths": batch.lengths_S, "attention_mask": attention.no_mask(batch.input_ids_BT.device)}
+        ids_BT, positions_BT, packed = batch.input_ids_BT, batch.position_ids_BT, dict[str, Any]()
+        if batch.trees:
+            layout = attention.lay_out(batch.trees, device=ids_BT.device)
+            ids_BT, positions_BT = (F.pad(tensor, (0, layout.padding)) for tensor in (ids_BT, positions_BT))
+            packed = {"layout": layout, "attention_mask": attention.no_mask(ids_BT.device)}
         hidden_BTH = self.causal.base_model(
-            input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **packed
-        ).last_hidden_state
+            input_ids=ids_BT, position_ids=positions_BT, use_cache=False, **packed
+        ).last_hidden_state[:, : batch.target_BT.shape[1]]
         answers_BT = batch.target_BT != IGNORED
         head = self.causal.get_output_embeddings()  # type: ignore[no-untyped-call]
         assert isinstance(head, nn.Module)

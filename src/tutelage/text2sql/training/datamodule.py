@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,11 @@ from tutelage.core.batches import PADDING, EvalBatches, TrainLoader, make_loader
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.prompts import View
-from tutelage.text2sql.training.packing import Sample, TokenBatch, first_fit_decreasing, pack, pad
+from tutelage.text2sql.training.packing import Sample, TokenBatch, Tree, pack, pad
+from tutelage.text2sql.training.plan import Encode, Group, Plan, Prefix, mix_databases, plan_rows, write_group
 
 FILLER = Sample([0], [])  # no answer, so no loss
-# Token ids of examples of one database, all with the same view of its schema; None for the whole schema.
-Encode = Callable[[Sequence[Example], View | None], list[Sample]]
+SHARING_FILE = "sharing.json"  # of a run's folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +34,9 @@ class Loading:
             added up over as many passes as that takes. It changes memory and speed, and no gradient. None puts a
             process's rows of a batch through at once.
         packing: Whether to fill rows with several samples; otherwise a row is one sample, padded.
+        prefix: Whether the tokens that prompts about a database begin with are ``shared``, that is computed once for
+            several samples; or ``none``. It changes time and memory, and no gradient.
+        branches: The most samples that share a prefix at once. More save more, and see more of one database a step.
         workers: Loader processes of each training process; 0 loads in the process itself.
         val_size: How many validation questions, at most, pick the checkpoint; the same ones each time.
         test_size: How many test questions, at most, are scored; the same ones each time. None for all.
@@ -44,6 +46,8 @@ class Loading:
     batch_size: int
     micro_batch_tokens: int | None = None
     packing: bool = True
+    prefix: Prefix = "shared"
+    branches: int = 16
     workers: int = 0
     val_size: int
     test_size: int | None = None
@@ -53,9 +57,12 @@ class Loading:
             ("max_length", self.max_length),
             ("batch_size", self.batch_size),
             ("val_size", self.val_size),
+            ("branches", self.branches),
         ):
             if value < 1:
                 raise ConfigError(f"data.{key}", f"{value} is not positive", "give a whole number from 1")
+        if self.prefix not in ("shared", "none"):
+            raise ConfigError("data.prefix", f"{self.prefix!r} is no way to share", "give shared or none")
         if self.workers < 0:
             raise ConfigError("data.workers", f"{self.workers} is negative", "give 0 or more")
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < self.max_length:
@@ -83,6 +90,7 @@ class RowBatches:
         stages: Sequence[Sequence[int]],
         *,
         answers: Sequence[int],
+        databases: Sequence[frozenset[str]],
         step_rows: int,
         micro_rows: int,
         seed: int,
@@ -94,6 +102,7 @@ class RowBatches:
         Args:
             stages: The rows of each stage.
             answers: Answer tokens of each row.
+            databases: Of each row.
             step_rows: Rows of an optimiser step over all ranks.
             micro_rows: Rows that a rank puts through the model at once.
             seed: With the epoch it fixes the order.
@@ -101,7 +110,7 @@ class RowBatches:
             world_size: All processes.
         """
         self.stages = [np.array(stage, dtype=np.int64) for stage in stages]
-        self.answers = np.array(answers, dtype=np.int64)
+        self.answers, self.databases = np.array(answers, dtype=np.int64), databases
         self.step_rows, self.micro_rows, self.seed = step_rows, micro_rows, seed
         self.rank, self.world_size = rank, world_size
         self._counts: tuple[int, dict[int, int]] = (-1, {})  # of the epoch asked about last
@@ -122,7 +131,10 @@ class RowBatches:
     def steps(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each step of an epoch, over all ranks."""
         rng = generator(self.seed, "rows", epoch)
-        rows = np.concatenate([rng.permutation(stage) for stage in self.stages])
+        stages = [
+            mix_databases(rng.permutation(stage).tolist(), self.databases, step=self.step_rows) for stage in self.stages
+        ]
+        rows = np.concatenate([np.array(stage, dtype=np.int64) for stage in stages])
         return [rows[start : start + self.step_rows] for start in range(0, len(rows), self.step_rows)]
 
     def epoch(self, epoch: int) -> list[list[int]]:
@@ -145,21 +157,25 @@ class RowBatches:
         return self._counts[1][row]
 
 
-class Rows(Dataset[tuple[list[Sample], int]]):
-    """The samples of each row, written out for an epoch."""
+class Rows(Dataset[tuple[list[Tree], int]]):
+    """The trees of each row, written out for an epoch."""
 
-    def __init__(self, rows: list[list[Example]], *, encode: Encode, batches: RowBatches, seed: int) -> None:
+    def __init__(self, rows: Sequence[Sequence[Group]], *, encode: Encode, batches: RowBatches, seed: int) -> None:
         self.rows, self.encode, self.batches, self.seed = rows, encode, batches, seed
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Sample], int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tree], int]:
         row, epoch = key
         if row == PADDING:
-            return [FILLER], 0
-        samples = [self.encode([example], View(self.seed, epoch, example.id))[0] for example in self.rows[row]]
-        return samples, self.batches.answers_in_step(epoch, row)
+            return [Tree((), (FILLER,))], 0
+        trees = [
+            tree
+            for group in self.rows[row]
+            for tree in write_group(group, encode=self.encode, seed=self.seed, epoch=epoch)
+        ]
+        return trees, self.batches.answers_in_step(epoch, row)
 
 
 class ValBatch(NamedTuple):
@@ -218,6 +234,7 @@ class Text2SqlDataModule(LightningDataModule):
         chosen = np.sort(generator(0, "val").permutation(len(val))[: loading.val_size])
         self.val = [val[index] for index in chosen]
         self._train: TrainLoader | None = None
+        self.sharing: dict[str, int] = {}  # what was planned; empty before train_dataloader
         self._accumulate = 1
 
     def setup(self, stage: str) -> None:
@@ -246,56 +263,45 @@ class Text2SqlDataModule(LightningDataModule):
 
     def _plan(self) -> TrainLoader:
         rank, world_size = self._place()
-        rows: list[list[Example]] = []
-        answers: list[int] = []
-        stages: list[list[int]] = []
-        overlong: dict[str, int] = {}
-        for examples in self.stages:
-            # Rows are planned on whole prompts. A view that drops tables is shorter; one that only shuffles them
-            # can be longer by a token or two, which a row without padding takes.
-            samples = [self.encode([example], None)[0] for example in examples]
-            fits = [i for i, sample in enumerate(samples) if sample.length <= self.loading.max_length]
-            overlong |= {
-                example.id: sample.length
-                for example, sample in zip(examples, samples, strict=True)
-                if sample.length > self.loading.max_length
-            }
-            if self.loading.packing:
-                lengths = [samples[i].length for i in fits]
-                filled = [
-                    [fits[i] for i in row] for row in first_fit_decreasing(lengths, capacity=self.loading.max_length)
-                ]
-            else:
-                filled = [[i] for i in fits]
-            stages.append(list(range(len(rows), len(rows) + len(filled))))
-            rows += [[examples[i] for i in row] for row in filled]
-            answers += [sum(len(samples[i].answer_ids) for i in row) for row in filled]
-        self._report(overlong, of=sum(map(len, self.stages)))
+        plan = plan_rows(
+            self.stages,
+            encode=self.encode,
+            max_length=self.loading.max_length,
+            packing=self.loading.packing,
+            prefix=self.loading.prefix,
+            branches=self.loading.branches,
+            seed=self.seed,
+        )
+        self.sharing = plan.sharing
+        self._report(plan)
         step_rows = self.loading.batch_size * self._accumulate
-        if len(rows) < step_rows:
+        if len(plan.rows) < step_rows:
             # A small database must not need another setting to be learned at all.
             warnings.warn(
-                f"the training samples fill {len(rows)} rows of {self.loading.max_length} tokens, fewer than the "
+                f"the training samples fill {len(plan.rows)} rows of {self.loading.max_length} tokens, fewer than the "
                 f"{step_rows} of a step: an epoch is one step; for more steps an epoch lower data.batch_size",
                 stacklevel=2,
             )
         batches = RowBatches(
-            stages,
-            answers=answers,
+            plan.stages,
+            answers=plan.answers,
+            databases=plan.databases,
             step_rows=step_rows,
             micro_rows=self.loading.micro_rows(-(-self.loading.batch_size // world_size)),
             seed=self.seed,
             rank=rank,
             world_size=world_size,
         )
-        dataset = Rows(rows, encode=self.encode, batches=batches, seed=self.seed)
+        dataset = Rows(plan.rows, encode=self.encode, batches=batches, seed=self.seed)
         return TrainLoader(dataset, batches=batches, collate=self.collate, workers=self.loading.workers)
 
-    def collate(self, rows: list[tuple[list[Sample], int]]) -> TokenBatch:
+    def collate(self, rows: list[tuple[list[Tree], int]]) -> TokenBatch:
         """Lay out the rows of one pass."""
-        samples = [sample for row, _ in rows for sample in row]
-        layout = pack if self.loading.packing else pad
-        return layout(samples, answers_in_step=max(1, *(answers for _, answers in rows)))
+        trees = [tree for row, _ in rows for tree in row]
+        answers = max(1, *(answers for _, answers in rows))
+        if self.loading.packing:
+            return pack(trees, answers_in_step=answers)
+        return pad([branch for tree in trees for branch in tree.branches], answers_in_step=answers)
 
     def collate_questions(self, indices: list[int]) -> ValBatch:
         """Lay out validation questions; the loss of one that is too long is left out."""
@@ -306,15 +312,25 @@ class Text2SqlDataModule(LightningDataModule):
             golds.append(pack([sample if fits else FILLER], answers_in_step=1))
         return ValBatch(indices, golds)
 
-    def _report(self, overlong: dict[str, int], *, of: int) -> None:
-        """Say which samples are left out; an answer is never cut off."""
+    def _report(self, plan: Plan) -> None:
+        """Say which samples are left out (an answer is never cut off), and write down what sharing saves."""
+        overlong, of = plan.overlong, sum(map(len, self.stages))
         if len(overlong) == of:
             raise DataError(
                 "data.max_length",
                 f"none of the {of} training samples fits {self.loading.max_length} tokens",
                 f"give at least {min(overlong.values(), default=1)}",
             )
-        if overlong and self._place()[0] == 0:
+        if self._place()[0] != 0:
+            return
+        (self.folder / SHARING_FILE).write_text(json.dumps(plan.sharing, indent=2) + "\n")
+        if alone := plan.sharing["prefix_too_long"]:
+            warnings.warn(
+                f"{alone} training samples share no prefix: what they have in common leaves no room for a second "
+                f"question in data.max_length={self.loading.max_length} tokens",
+                stacklevel=2,
+            )
+        if overlong:
             path = self.folder / "overlong.json"
             path.write_text(json.dumps(overlong, indent=2) + "\n")
             warnings.warn(

@@ -16,6 +16,7 @@ from tutelage.text2sql.model.language_model import LanguageModel
 from tutelage.text2sql.model.sharding import spread
 from tutelage.text2sql.training.datamodule import ValBatch
 from tutelage.text2sql.training.packing import IGNORED, TokenBatch
+from tutelage.text2sql.training.self_check import check_packing
 
 OUT_OF_MEMORY = (
     "lower data.micro_batch_tokens (to data.max_length at least; the step stays the same), set "
@@ -56,6 +57,7 @@ class Text2SqlModule(LightningModule):
         self.weights = weights
         self.strict_loading = False  # a checkpoint holds what is trained; on_load_checkpoint checks that it holds all
         self.step_loss: Tensor | float = 0.0
+        self.checked = False  # whether packing changes nothing; asked at the first step of each start
         self.correct = self.asked = 0
         self.nll: Tensor | float = 0.0
         self.answer_tokens: Tensor | int = 0
@@ -73,6 +75,10 @@ class Text2SqlModule(LightningModule):
             )
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        if not self.checked:
+            self.checked = True
+            if batch.trees:
+                check_packing(self.model, batch)
         nll: Tensor = self.model(batch)
         # Ranks' gradients are averaged and accumulated losses divided; here each token weighs 1 / answers_in_step.
         loss: Tensor = nll * (self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.answers_in_step)

@@ -18,14 +18,17 @@ PEAK_FLOPS = {
 
 
 class Throughput(Callback):
-    """Logs tokens a second (``train/tokens_per_s``, and of answers), MFU and peak memory on a GPU.
+    """Logs tokens a second, MFU and peak memory on a GPU.
+
+    ``train/tokens_per_s`` counts tokens that are computed, ``train/seen_tokens_per_s`` those of the samples by
+    themselves (a shared prefix once for each sample), ``train/answer_tokens_per_s`` those that carry loss.
 
     The first steps of a run, which warm caches up, count for the first log only.
     """
 
     def __init__(self, *, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
-        self.tokens = self.steps = 0
+        self.tokens = self.seen = self.steps = 0
         self.answers: Tensor | int = 0
         self.started = time.monotonic()
 
@@ -39,6 +42,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TokenBatch, batch_idx: int
     ) -> None:
         self.tokens += batch.num_tokens
+        self.seen += batch.num_seen
         self.answers = self.answers + (batch.target_BT != IGNORED).sum()
         self.steps += 1
         if self.steps < self.every_n_steps:
@@ -50,6 +54,7 @@ class Throughput(Callback):
         # Other ranks have as many rows; their exact count is not worth a synchronisation.
         found = {
             "train/tokens_per_s": self.tokens * trainer.world_size / seconds,
+            "train/seen_tokens_per_s": self.seen * trainer.world_size / seconds,
             "train/answer_tokens_per_s": answers * trainer.world_size / seconds,
         }
         if batch.input_ids_BT.is_cuda:
@@ -61,7 +66,7 @@ class Throughput(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self.tokens = self.steps = 0
+        self.tokens = self.seen = self.steps = 0
         self.answers = 0
         self.started = time.monotonic()
 
