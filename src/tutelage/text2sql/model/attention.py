@@ -158,9 +158,7 @@ def packed_attention(
             rows = span.branches.rows_nL
             own_q, own_k, own_v = (states[0][:, rows] for states in (query_BNTD, key_BKTD, value_BKTD))
             parts.append(
-                _attend_branches(
-                    own_q, own_k, own_v, k, v, branches=span.branches, dropout=dropout, scaling=scaling
-                )
+                _attend_branches(own_q, own_k, own_v, k, v, branches=span.branches, dropout=dropout, scaling=scaling)
             )
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
 
