@@ -49,7 +49,19 @@ def send(body: object, *, status: int = 200, headers: dict[str, str] | None = No
 
 
 def hang(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
-    time.sleep(3)
+    """Never answer; the thread ends with the process."""
+    time.sleep(3600)
+
+
+def meet(server: Server, *, number: int) -> Answer:
+    """Answer once so many calls have been under way together."""
+
+    def answer(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        while server.most_under_way < number:
+            time.sleep(0.01)
+        echo(handler, request)
+
+    return answer
 
 
 def hang_up(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import Server, completion, echo, hang, hang_up, send, serve
+from api_server import Server, completion, echo, hang, hang_up, meet, send, serve
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.text2sql.explore.synthesizers.api_client import Client, Service
@@ -37,7 +37,7 @@ def service(server: Server) -> Service:
         base_url=server.url,
         key_variable="TEACHER_KEY",
         parameters={"temperature": 0.5, "max_tokens": 100},
-        seconds=0.5,
+        seconds=60.0,
         tries=3,
         concurrency=4,
         requests_per_minute=None,
@@ -151,7 +151,7 @@ def test_half_a_line_of_a_killed_run_is_passed_over(server: Server, tmp_path: Pa
 )
 def test_passing_trouble_is_tried_again(server: Server, tmp_path: Path, trouble: Any) -> None:
     server.script = [trouble, trouble, echo]
-    asked = client(server, tmp_path)
+    asked = client(server, tmp_path, seconds=3.0 if trouble is hang else 60.0)
     assert ask(asked).text == "HELLO"
     assert asked.counts == {"retries": 2, "paid": 1}
 
@@ -167,8 +167,8 @@ def test_passing_trouble_is_tried_again(server: Server, tmp_path: Path, trouble:
 )
 def test_lasting_trouble_ends_with_its_reason(server: Server, tmp_path: Path, trouble: Any, said: str) -> None:
     server.script = [echo, trouble]
-    asked = client(server, tmp_path)
-    ask(asked)
+    ask(client(server, tmp_path))
+    asked = client(server, tmp_path, seconds=0.5 if trouble is hang else 60.0)
     with pytest.raises(RunError, match=f"gave no answer in 3 tries; the last time: .*{said}") as caught:
         ask(asked, "another")
     assert caught.value.where == "synthesizer.base_url"
@@ -275,7 +275,7 @@ def test_what_nobody_knows_the_price_of_counts_in_full(server: Server, tmp_path:
     assert no_usage > 100.0
     server.script = [hang]
     with pytest.raises(RunError):
-        ask(client(server, tmp_path, tries=1), "olleh")
+        ask(client(server, tmp_path, tries=1, seconds=0.5), "olleh")
     assert spent(tmp_path) == 2 * no_usage
 
 
@@ -291,6 +291,7 @@ def test_a_call_that_a_kill_cut_off_counts_in_full(tmp_path: Path) -> None:
 
 def test_calls_at_once_are_limited(server: Server, tmp_path: Path) -> None:
     asked = client(server, tmp_path, concurrency=2)
+    server.script = [meet(server, number=2)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda i: ask(asked, f"question {i}"), range(12)))
     assert server.most_under_way == 2
