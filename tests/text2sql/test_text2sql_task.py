@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from tutelage.core import run
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
-from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.evaluate import evaluate
 from tutelage.core.results import read_metrics
@@ -350,15 +349,6 @@ def test_interval_by_hand() -> None:
     # Wilson, n = 10, p = 0.8, z = 1.96: (0.4902, 0.9433)
     assert (found.percent, found.low, found.high, found.count) == pytest.approx((80.0, 49.02, 94.33, 10), abs=0.01)
     assert accuracy([wrong] * 5).low == pytest.approx(0.0, abs=1e-9)
-
-
-def test_shares_of_ranks_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    def all_gather_object(into: list[Any], mine: Any) -> None:
-        into[:] = [[0, 2, 4], [1, 3]]
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
-    assert gather([0, 2, 4], 2) == [0, 1, 2, 3, 4]
-    assert gather([7, 8], 1) == [7, 8]
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
