@@ -76,7 +76,7 @@ class ScoringModule(LightningModule):
         if self.has_boxes:
             found |= {name: float(value) for name, value in self.localisation.compute().items()}
         prediction = self.scores.prediction()
-        low, high = scoring.bootstrap_interval(prediction.logits_NK, prediction.targets_NK)
+        low, high = scoring.score_interval(prediction.logits_NK, prediction.targets_NK)
         found |= {"mAP_low": low, "mAP_high": high}
         self.result = Scored({name: PERCENT * value for name, value in found.items()}, prediction)
 
