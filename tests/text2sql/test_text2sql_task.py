@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -20,10 +21,12 @@ from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.evaluate import evaluate
 from tutelage.core.results import read_metrics
+from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.evaluation.score import score_predictions
 from tutelage.text2sql.model.adapters import QLora
+from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.results.benchmark_report import table
 from tutelage.text2sql.results.items import Item, write_items
 from tutelage.text2sql.results.report import groups
@@ -32,6 +35,7 @@ from tutelage.text2sql.task import Text2SqlTask, load_run
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
+PINNED_EX = 0.0
 CITIES = ("Rome", "Oslo", "Lima", "Bern", "Kiev", "Cairo", "Delhi", "Paris")
 SMALL = [
     "task=text2sql", "data=own", "trainer=cpu", "trainer.progress_bar=false", "trainer.max_epochs=2",
@@ -189,6 +193,74 @@ def test_answers_of_a_run_are_scored_by_the_published_scorer(
     assert [item.id for item in scores.benchmark.items] == [line["id"].rpartition("/")[2] for line in lines[:3]]
     assert scores.systems[0].predictions.queries == [line["sql"] for line in lines[:3]]
     assert "3 items of 5; 2 not asked (data.test_size)" in table(scores)
+
+
+def test_a_model_as_it_is_answers_in_the_same_harness(
+    own: list[str], compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zero-shot: a folder of weights, no run. What it scores is what ``report.base`` gives the same weights."""
+    weights = Tiny(vocabulary=400, hidden_size=32, layers=2, heads=2, context=512).folder(
+        Store(tmp_path / "weights"), texts=["SELECT name FROM person WHERE city = 'Rome'"], seed=1
+    )
+    model = ["task=text2sql", "data=own", *own, "model=smollm2_135m", f"model.path={weights}", "trainer=cpu"]
+    model += [
+        "inference.max_new_tokens=8",
+        "trainer.progress_bar=false",
+        "prompt.max_tokens=400",
+        "data.max_length=400",
+    ]
+    folder = tmp_path / "zero_shot"
+    metrics = Text2SqlTask.score(
+        compose_config(*model, f"out={folder}", primary="evaluate"), folder=tmp_path / "unused"
+    )
+    assert (metrics["test/ex"], metrics["test/ex_count"]) == (0.0, 2)
+    assert {path.name for path in folder.iterdir()} == {
+        ".hydra", "items.csv", "manifest.json", "metrics.json", "predictions.jsonl", "report.html",
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "the model, untrained" in printed and "Nothing was trained." in printed
+    assert read_metrics(folder) == metrics
+    trained = run.train(
+        compose_config(*model, "report.base=true", "trainer.max_epochs=1", "data.val_size=1"), folder=tmp_path / "run"
+    )
+    assert trained["base/test/ex"] == metrics["test/ex"]
+    run.compare(tmp_path / "run", folder)
+    assert "people's questions (2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ([], r"predictions: nothing to score.*model=qwen2_5_coder_0_5b"),
+        (["model=smollm2_135m", "prompt=bare"], "prompt: bare shows no schema"),
+        (["model=smollm2_135m", "data.test=null"], r"no test questions.*data\.test"),
+        (["model=smollm2_135m", "model.path=/nowhere"], "nothing at /nowhere"),
+    ],
+)
+def test_a_model_that_cannot_be_scored_as_it_is(
+    change: list[str], says: str, own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    cfg = compose_config("task=text2sql", "data=own", "trainer=cpu", *own, *change, primary="evaluate")
+    with pytest.raises(ConfigError, match=says):
+        Text2SqlTask.score(cfg, folder=tmp_path / "scores")
+
+
+@pytest.mark.slow
+def test_a_real_model_scores_what_it_scored_before(shared_data: Path, compose_config: Compose, tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct (GGUF, Q4_1) on the first questions of Spider dev, zero-shot: EX pinned.
+
+    ``TUTELAGE_WEIGHTS`` is the folder that holds ``smollm2/``; run with ``pytest -m slow -k real_model``.
+    """
+    weights = Path(os.environ.get("TUTELAGE_WEIGHTS", "weights")) / "smollm2"
+    if not weights.is_dir():
+        pytest.skip(f"no weights at {weights}: set TUTELAGE_WEIGHTS to the folder that holds smollm2/")
+    cfg = compose_config(
+        "task=text2sql", "data=spider", f"data.root={shared_data / 'spider'}", "data.test_size=24", "trainer=cpu",
+        "model=smollm2_135m", f"model.path={next(weights.glob('*.gguf'))}", "trainer.progress_bar=false",
+        "inference.max_new_tokens=48", "inference.batch_size=8", primary="evaluate",
+    )  # fmt: skip
+    metrics = Text2SqlTask.score(cfg, folder=tmp_path / "scores")
+    assert (metrics["test/ex"], metrics["test/ex_count"]) == (PINNED_EX, 24)
 
 
 def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Compose, tmp_path: Path) -> None:

@@ -64,8 +64,21 @@ class Config:
 
 @dataclass
 class EvaluateConfig(Config):
-    """What ``evaluate.py`` composes: a run to score again, or predictions that somebody made."""
+    """What ``evaluate.py`` composes: predictions that somebody made, or a model as it is."""
 
+    # It is composed after the rest: a default here would undo what a task, a model or the data chose.
+    trainer: TrainerConfig = MISSING
+    augment: Any = MISSING
+    loss: Any = MISSING
+    head: Any = MISSING
+    scoring: Any = MISSING
+    adapter: Any = MISSING
+    prompt: Any = MISSING
+    inference: Any = MISSING
+    explore: Any = MISSING
+    logger: Any = MISSING
+    report: Any = MISSING
+    seed: int = MISSING
     predictions: Any = None  # a file, or two to compare
     mode: str = "official"
     on_missing: str = "error"

@@ -230,6 +230,11 @@ def _interval(
     error (delete-half jackknife, Shao & Wu 1989), and what their mean has above the sample's score is its bias, if
     bias falls as 1/n. With few positives it falls more slowly. Quarter-samples show how slowly, but badly; so the
     interval reaches over the score as it is, the score less that bias, and less the bias that the quarters tell.
+
+    Nominally 95 %. Over 100 drawn samples each, it held the true mAP and the true difference of two networks 96 and 91
+    times (771 images; 80 labels, the rarest at 0.4 %), 98 and 97 times (2,000 images; 20 labels at 2 %), and 91 and 91
+    times (200 images; 5 labels, the rarest at 2 %): `test_coverage`. The bootstrap's basic interval held 73, 92 and 63
+    of 100 true mAPs of samples like these.
     """
     if not len(half_R):
         return np.nan, np.nan

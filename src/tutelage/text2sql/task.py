@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,17 +16,17 @@ from tutelage.core.build import build, locate, split
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
-from tutelage.core.results import read_json
+from tutelage.core.results import MANIFEST, METRICS, environment, read_json, write_json
 from tutelage.core.task import Metrics, Task
 from tutelage.text2sql.data.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.explored import example_of
-from tutelage.text2sql.data.methods import Method
+from tutelage.text2sql.data.methods import Method, thin
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
-from tutelage.text2sql.inference.answer import Answer, Answerer, Inference, write_predictions
+from tutelage.text2sql.inference.answer import PREDICTIONS, Answer, Answerer, Inference, write_predictions
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.vllm import VllmEngine
@@ -37,6 +37,7 @@ from tutelage.text2sql.model.saved import MERGED, MODEL, load_trained, load_untr
 from tutelage.text2sql.model.support import check_support
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import Prompt, answer_text
+from tutelage.text2sql.prompts.bare import Bare
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
 from tutelage.text2sql.results.benchmark_command import score_command
@@ -293,9 +294,9 @@ class Text2SqlTask(Task):
                 model.to(dtype)  # what is saved is what is scored
             if trainer.is_global_zero and own:
                 model.save(self.folder / MODEL)
-        metrics, answers, items = self._test(trainer, model, self._test_engine(model))
+        metrics, answers, items = self._test(trainer, model, self._test_engine(model, saved=self.folder / MODEL))
         if trainer.is_global_zero:
-            write_predictions(self.out / "predictions.jsonl", answers)
+            write_predictions(self.out / PREDICTIONS, answers)
             write_items(self.out / ITEMS, items)
             if self.cfg.report.merge and model.adapted and own:
                 merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
@@ -333,9 +334,55 @@ class Text2SqlTask(Task):
 
     @classmethod
     def score(cls, cfg: DictConfig, *, folder: Path) -> Metrics:
+        """Score a file of predictions; without one, a model as it is, untrained."""
+        if cfg.predictions is None:
+            return cls.score_untrained(cfg, folder=Path(cfg.out or folder))
         scores = score_command(cfg, folder=folder)
         first = scores.systems[0]
         return {f"{cfg.mode}/{name}": scores.score(first, name, cfg.mode).value for name in scores.metrics}
+
+    @classmethod
+    def score_untrained(cls, cfg: DictConfig, *, folder: Path) -> Metrics:
+        """Let a model of the hub, or of a folder, answer the test questions as it is (zero-shot).
+
+        Leaves a folder like a run's, without checkpoints, so that runs can be compared with it.
+
+        Raises:
+            ConfigError, DataError: No model, no test questions, or a prompt that shows no schema or does not fit.
+        """
+        task = run.make_task(cfg, folder=folder, out=folder)
+        assert isinstance(task, cls)
+        examples = [example for example in task.source.split("test") if example.sql is not None]
+        if isinstance(task.model_spec, Tiny):
+            raise ConfigError(
+                "predictions",
+                "nothing to score",
+                "give a file (predictions=a.sql, or two to compare: a.sql,b.sql), a run (run=…), or a model that knows "
+                "SQL: model=qwen2_5_coder_0_5b, or model=smollm2_135m model.path=<folder>",
+            )
+        if isinstance(task.prompt, Bare):
+            raise ConfigError("prompt", "bare shows no schema, which an untrained model has not learned", "prompt=ddl")
+        if not examples:
+            raise ConfigError("data", "no test questions with SQL", "give some (data=own: data.test=…)")
+        tested = thin(examples, task.loading.test_size, "test", seed=0)
+        notes = {"seeds": 0, "explored_pairs": 0, "explored_in": "nothing was explored", "test": len(tested)}
+        task.corpus = Corpus(stages=[], val=[], test=tested, held_out=[], notes=notes)
+        config = task.model_spec.config()
+        task.answerer.check(
+            task.pretrained.tokenizer(), tested, context=config.get_text_config().max_position_embeddings
+        )
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        trainer = run.make_trainer(task, callbacks=[], loggers=[])
+        model = load_untrained(task.pretrained, adapter=Full()).eval().to(trainer.strategy.root_device)
+        metrics, answers, items = task._test(trainer, model, task._test_engine(model, saved=Path(task.pretrained.path)))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_predictions(folder / PREDICTIONS, answers)
+        write_items(folder / ITEMS, items)
+        run_folder.save_config(cfg, folder)
+        write_json(folder / MANIFEST, {**environment(run.ROOT), "trained": False, **task.describe()})
+        write_json(folder / METRICS, metrics)
+        task.report(metrics)
+        return metrics
 
     @classmethod
     def compare(cls, folder: Path, other: Path) -> None:
@@ -345,15 +392,15 @@ class Text2SqlTask(Task):
         report.write(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
 
-    def _test_engine(self, model: LanguageModel) -> Engine:
-        """What answers the final test: the model at hand, or vLLM with what was saved of it."""
+    def _test_engine(self, model: LanguageModel, *, saved: Path) -> Engine:
+        """What answers the test: the model at hand, or vLLM with what was saved of it."""
         if self.inference.engine == "transformers":
             return self.engine(model)
         end = end_token(model.tokenizer, self.prompt.template)
         context = self.pretrained.config().get_text_config().max_position_embeddings
         model.cpu()  # vLLM wants the whole device
         free_memory()
-        return VllmEngine(self.folder / MODEL, base=self.pretrained, end_token=end, seed=self.cfg.seed, context=context)
+        return VllmEngine(saved, base=self.pretrained, end_token=end, seed=self.cfg.seed, context=context)
 
     def _test(self, trainer: Trainer, model: LanguageModel, engine: Engine) -> tuple[Metrics, list[Answer], list[Item]]:
         """Answer and score the test questions and the held-out explored ones; each rank takes its share."""
@@ -365,7 +412,8 @@ class Text2SqlTask(Task):
                 continue
             mine = examples[trainer.global_rank :: trainer.world_size]
             with trainer.precision_plugin.forward_context():  # as in validation
-                answers = self.answerer.answer(engine, model.tokenizer, mine)
+                context = model.causal.config.get_text_config().max_position_embeddings
+                answers = self.answerer.answer(engine, model.tokenizer, mine, context=context)
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
             metrics |= as_metrics(f"test/{name}", accuracy(items))

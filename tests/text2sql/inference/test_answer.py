@@ -132,6 +132,18 @@ def test_what_fails_goes_back_with_its_error(source, executor, tokenizer) -> Non
     assert "no such table: items" in tokenizer.decode(engine.asked[3][0].prompt_ids)
 
 
+def test_a_repair_that_the_model_cannot_read_is_not_asked_for(source, executor, tokenizer) -> None:
+    asking = answerer(source, executor, variant(repair_rounds=2))
+    long = "SELECT cost FROM item -- " + "and so on " * 200
+    engine = Scripted({"q/0": [long], "q/1": ["SELECT cost FROM item"], "q/1#1": ["SELECT price FROM item"]})
+    prompts = [len(asking.encode(tokenizer, question).prompt_ids) for question in QUESTIONS]
+    with pytest.warns(UserWarning, match="1 queries that fail are not repaired"):
+        first, second = asking.answer(engine, tokenizer, QUESTIONS, context=max(prompts) + 200)
+    assert (first.sql, len(first.candidates)) == (long.partition(" --")[0], 1) or first.sql == long.strip()
+    assert second.sql == "SELECT price FROM item"
+    assert [request.id for request, _ in engine.asked] == ["q/0", "q/1", "q/1#1"]
+
+
 def test_a_repair_without_a_query_does_not_replace_one(source, executor, tokenizer) -> None:
     engine = Scripted({"q/1": ["SELECT cost FROM item"], "q/1#1": ["sorry"]})
     (answer,) = answerer(source, executor, variant(repair_rounds=1)).answer(engine, tokenizer, QUESTIONS[1:])

@@ -46,7 +46,6 @@ def test_a_file_is_scored_into_out(spider_root: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data=spider", "data.root=x"], "predictions: nothing to score"),
         (["data=bird", "predictions=a.json"], "data.root: not given"),
         (["data=flights", "predictions=a.sql"], "no published scorer"),
         (["data=spider", "data.root=x", "predictions=a.sql", "+limits.hours=1"], "no key 'hours'"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPAIR = "This query fails: {error}\nAnswer with a corrected query in a ```sql block."
+PREDICTIONS = "predictions.jsonl"  # of a run's folder
 NO_QUERY = "the answer holds no query"
 
 
@@ -199,8 +200,24 @@ class Answerer:
             )
         return encoded
 
-    def answer(self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example]) -> list[Answer]:
-        """Answer questions: candidates of all of them are generated together, then run, then repaired."""
+    def answer(
+        self,
+        engine: Engine,
+        tokenizer: "PreTrainedTokenizerBase",
+        examples: Sequence[Example],
+        *,
+        context: int | None = None,
+    ) -> list[Answer]:
+        """Answer questions: candidates of all of them are generated together, then run, then repaired.
+
+        Args:
+            engine: Writes.
+            tokenizer: The model's.
+            examples: The questions.
+            context: The most tokens that the model can attend to; a repair that does not fit is not asked for. None
+                sets no limit.
+        """
+        room = None if context is None else context - self.inference.max_new_tokens
         encoded = [self.encode(tokenizer, example) for example in examples]
         requests = [Request(example.id, prompt.prompt_ids) for example, prompt in zip(examples, encoded, strict=True)]
         texts = engine.generate(requests, self.inference.decoding())
@@ -208,10 +225,16 @@ class Answerer:
         for number in range(1, self.inference.repair_rounds + 1):
             # Also where none is broken: the engine of a sharded model has to be called in all processes or in none.
             broken = [index for index, answer in enumerate(answers) if not _runs(answer)]
-            retries = [
-                Request(f"{answers[index].id}#{number}", self._repair(tokenizer, encoded[index], answers[index]))
-                for index in broken
-            ]
+            asked = {index: self._repair(tokenizer, encoded[index], answers[index]) for index in broken}
+            fitting = [index for index in broken if room is None or len(asked[index]) <= room]
+            if len(fitting) < len(broken):
+                warnings.warn(
+                    f"{len(broken) - len(fitting)} queries that fail are not repaired: prompt, query and error are "
+                    f"longer than {room} tokens (the model's context less inference.max_new_tokens)",
+                    stacklevel=2,
+                )
+            broken = fitting
+            retries = [Request(f"{answers[index].id}#{number}", asked[index]) for index in broken]
             repaired = engine.generate(retries, self.inference.greedy().decoding())
             results = self._run([examples[index] for index in broken], [[sql_of(text)] for (text,) in repaired])
             for index, (text,), (result,) in zip(broken, repaired, results, strict=True):

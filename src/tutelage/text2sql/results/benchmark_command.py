@@ -32,8 +32,6 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
         raise ConfigError(
             "data", f"{target} has no published scorer", "choose data=spider or data=bird, or score a run: run=…"
         )
-    if cfg.predictions is None:
-        raise ConfigError("predictions", "nothing to score", "give a file, or two to compare: predictions=a.sql,b.sql")
     if OmegaConf.is_missing(cfg.data, "root"):
         raise ConfigError("data.root", "not given", "give the folder that holds the questions: data.root=…")
     files = [cfg.predictions] if isinstance(cfg.predictions, str) else list(cfg.predictions)

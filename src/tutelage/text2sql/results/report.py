@@ -27,11 +27,17 @@ PROTOCOL = (
 )
 
 
-def summary(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
-    """Return the scores of each model: column names, and a row a model."""
+def summary(metrics: Metrics, *, trained: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the scores of each model: column names, and a row a model.
+
+    Args:
+        metrics: Of the run.
+        trained: Whether there was a run, or a model answered as it is.
+    """
     shown = [name for name in SCORES if f"test/{name}" in metrics]
     rows = []
-    for prefix, model in MODELS.items():
+    models = MODELS if trained else {"": "the model, untrained"}
+    for prefix, model in models.items():
         cells = [_cell(metrics, f"{prefix}test/{name}") for name in shown]
         if any(cells):
             rows.append([model, *cells])
@@ -46,31 +52,35 @@ def _cell(metrics: Metrics, name: str) -> str:
 
 def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
     """Print what a person looks for first."""
-    columns, rows = summary(metrics)
     corpus, data = notes["corpus"], notes["data"]
+    trained = _trained(notes)
+    columns, rows = summary(metrics, trained=trained)
     lines = [
         f"Trained on {corpus['seeds']} seed questions and {corpus['explored_pairs']} explored pairs. "
         f"Explored: {corpus['explored_in']}."
+        if trained
+        else "Nothing was trained."
     ]
     if filtered := sum(int(metrics.get(f"test/{name}_schema_filtered", 0)) for name in SCORES):
         lines.append(f"{filtered} prompts show only a part of their schema (predictions.jsonl says what was dropped).")
     if missing := data.get("missing_databases"):
         lines.append(f"Not at hand, so not asked: {', '.join(missing)}.")
     caption = "\n".join([*lines, f"{folder}/report.html"])
-    results.print_table(_title(cfg), columns, rows, caption=caption)
+    results.print_table(_title(cfg, trained=trained), columns, rows, caption=caption)
 
 
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
     """Write the self-contained report.html."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql.results", "."), autoescape=True)
-    columns, rows = summary(metrics)
+    trained = _trained(notes)
+    columns, rows = summary(metrics, trained=trained)
     items = read_items(folder / ITEMS)
     page = environment.get_template("report.html.jinja").render(
-        title=_title(cfg),
+        title=_title(cfg, trained=trained),
         columns=columns,
         rows=rows,
         protocol=PROTOCOL,
-        curves=svg(draw_curves(folder, losses=["train/loss"])),
+        curves=svg(draw_curves(folder, losses=["train/loss"])) if trained else "",
         groups=groups(items),
         wrong=[item for item in items if item["right"] == "0"][:100],
         notes=notes,
@@ -95,7 +105,11 @@ def _place(group: tuple[str, Any]) -> tuple[int, str]:
     return (DIFFICULTIES.index(name) if name in DIFFICULTIES else len(DIFFICULTIES), name)
 
 
-def _title(cfg: DictConfig) -> str:
-    names = [str(cfg[key]._target_).rsplit(".", 1)[1] for key in ("method", "data", "adapter")]
-    path = cfg.model.get("path")
-    return f"{names[0]} on {names[1]}, {path or 'tiny model'} ({names[2]})"
+def _trained(notes: Mapping[str, Any]) -> bool:
+    return bool(notes["corpus"]["seeds"] or notes["corpus"]["explored_pairs"])
+
+
+def _title(cfg: DictConfig, *, trained: bool) -> str:
+    method, data, adapter = (str(cfg[key]._target_).rsplit(".", 1)[1] for key in ("method", "data", "adapter"))
+    path = cfg.model.get("path") or "tiny model"
+    return f"{method} on {data}, {path} ({adapter})" if trained else f"{path} on {data}, untrained"
