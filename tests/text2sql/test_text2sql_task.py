@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from transformers import AutoModelForCausalLM, MistralConfig
 from tutelage.core import run
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.core.evaluate import evaluate
+from tutelage.core.evaluate import compare, evaluate
 from tutelage.core.results import read_metrics
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example
@@ -195,6 +196,46 @@ def test_answers_of_a_run_are_scored_by_the_published_scorer(
     assert "3 items of 5; 2 not asked (data.test_size)" in table(scores)
 
 
+def test_a_finished_run_answers_with_other_settings_and_data(
+    own: list[str], spider_root: Path, compose_config: Compose, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    before = run.train(compose_config(*SMALL, *own, "method.held_out=0.3", "trainer.max_epochs=1"), folder=folder)
+    shutil.rmtree(tmp_path / "store")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    weights = (folder / "model" / "model.safetensors").read_bytes()
+    scores = {name: value for name, value in before.items() if name.startswith("test/")}
+    assert scores["test/ex_held_out_count"] >= 2
+
+    # As it is, with nothing in the store: nothing is explored or trained again.
+    again = evaluate(folder)
+    assert {name: again[name] for name in scores} == scores
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights
+    assert not {path.name for path in (tmp_path / "store").iterdir()} & {"explored", "tiny_models", "seed_only"}
+
+    # Answered in another way, into a folder of its own.
+    repaired = evaluate(folder, changes=["inference=repair", "inference.max_new_tokens=24"], out=tmp_path / "repaired")
+    assert repaired["test/ex_count"] == 2
+    answers = [json.loads(line) for line in (tmp_path / "repaired/predictions.jsonl").read_text().splitlines()]
+    assert max(len(answer["candidates"]) for answer in answers) == 3  # one, and two repairs of what fails
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name in files} == {
+        name: (folder / name).read_bytes() for name in files
+    }
+    # Put in another way.
+    asked = evaluate(folder, changes=["prompt=brief", "prompt.max_tokens=200"], out=tmp_path / "asked")
+    assert asked["test/ex_count"] == 2
+    # Other questions, and another database: what was held out of this one is not asked there.
+    more = questions(tmp_path / "more.jsonl", [(f"Over {n}?", f"SELECT {n} FROM person") for n in range(3)])
+    assert evaluate(folder, changes=[f"data.test={more}"], out=tmp_path / "more")["test/ex_count"] == 3
+    (spider_root / "train_spider.json").write_text("[]")
+    changes = ["data=spider", f"data.root={spider_root}", "data.test_size=4"]
+    other = evaluate(folder, changes=changes, out=tmp_path / "other")
+    assert other["test/ex_count"] == 4
+    assert not [name for name in other if "held_out" in name]
+    with pytest.raises(ConfigError, match="fixed when the run was trained"):
+        evaluate(folder, changes=["model.layers=3"])
+
+
 def test_a_model_as_it_is_answers_in_the_same_harness(
     own: list[str], compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,7 +265,7 @@ def test_a_model_as_it_is_answers_in_the_same_harness(
         compose_config(*model, "report.base=true", "trainer.max_epochs=1", "data.val_size=1"), folder=tmp_path / "run"
     )
     assert trained["base/test/ex"] == metrics["test/ex"]
-    run.compare(tmp_path / "run", folder)
+    compare(tmp_path / "run", folder)
     assert "people's questions (2)" in capsys.readouterr().out
 
 
@@ -293,7 +334,7 @@ def test_two_runs_are_compared_on_the_questions_of_both(tmp_path: Path, capsys: 
 
     # Eight questions count for both (one's gold does not run); six are right in the first alone, one in the second.
     first = finished_run("first", "11111110?", explored="11")
-    run.compare(first, finished_run("second", "00000011?", explored="010"))
+    compare(first, finished_run("second", "00000011?", explored="010"))
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
     # McNemar: 2·(C(7,0) + C(7,1)) / 2^7 = 0.125, and 1 where one pair differs.
@@ -304,10 +345,10 @@ def test_two_runs_are_compared_on_the_questions_of_both(tmp_path: Path, capsys: 
     assert "Left out, since only one of them was asked: 1." in printed
 
     with pytest.raises(DataError, match="were not asked one same question"):
-        run.compare(first, finished_run("other", "11111110?", gold="SELECT 2"))
+        compare(first, finished_run("other", "11111110?", gold="SELECT 2"))
     (first / ".hydra" / "config.yaml").write_text("task: {_target_: tutelage.multilabel.task.MultilabelTask}\n")
     with pytest.raises(ConfigError, match="is a run of another task"):
-        run.compare(first, tmp_path / "second")
+        compare(first, tmp_path / "second")
 
 
 @pytest.mark.parametrize(

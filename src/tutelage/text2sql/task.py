@@ -1,7 +1,7 @@
 """The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import precision, run, run_folder
 from tutelage.core.build import build, locate, split
+from tutelage.core.config import Config
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
@@ -41,7 +42,7 @@ from tutelage.text2sql.prompts.bare import Bare
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
 from tutelage.text2sql.results.benchmark_command import score_command
-from tutelage.text2sql.results.items import ITEMS, Item, write_items
+from tutelage.text2sql.results.items import ITEMS, Item, read_examples, write_items
 from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
 from tutelage.text2sql.training import seed_only
 from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
@@ -61,6 +62,7 @@ class Text2SqlTask(Task):
 
     def __init__(self, *, cfg: DictConfig, folder: Path, out: Path) -> None:
         super().__init__(cfg=cfg, folder=folder, out=out)
+        self.rescored = False  # whether a finished run is scored again, with these settings or with others
         self.loading, source_node = split(cfg.data, Loading, where="data")
         self.source: Questions = build(source_node, where="data")
         self.model_spec: Pretrained | Tiny = build(cfg.model, where="model")
@@ -145,10 +147,38 @@ class Text2SqlTask(Task):
 
     def check_scoring(self) -> None:
         self.adapter.check()
+        if self.inference.engine == "vllm":
+            self._check_vllm()
+        if not (self.folder / MODEL).is_dir():
+            raise ConfigError(
+                "run", f"{self.folder} holds no model", f"train it again: python train.py run={self.folder}"
+            )
 
     def prepare_scoring(self) -> None:
         self.cfg.report.base = False  # the models it is compared with were scored at the run's end
+        self.rescored = True
+        self.pretrained = self.base(self.folder / MODEL)
+        # Explored questions that were held out stand in the run's own items.csv: nothing is explored again.
+        held_out = [
+            example
+            for example in read_examples(self.folder / ITEMS)
+            if example.source == "explored" and example.db_id in self.source.databases
+        ]
+        tested = self._test_questions()
+        _check_any([*tested, *held_out])
+        notes = {**read_json(self.folder / MANIFEST)["corpus"], "test": len(tested), "held_out": len(held_out)}
+        self.corpus = Corpus(stages=[], val=[], test=tested, held_out=held_out, notes=notes)
         self._check_prompts()
+
+    def _test_questions(self) -> list[Example]:
+        with_sql = [example for example in self.source.split("test") if example.sql is not None]
+        return thin(with_sql, self.loading.test_size, "test", seed=0)
+
+    def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> Text2SqlModule:
+        """Load what the run saved, which is its best checkpoint; the weights that it started from are not needed."""
+        saved = self.folder / MODEL
+        model = load_trained(self.pretrained, saved, adapter=self.adapter)
+        return Text2SqlModule(model, optim=build(self.cfg.optim, where="optim"), validation=lambda model, indices: [])
 
     def _check_prompts(self) -> None:
         """Find prompts that do not fit before training, and not after it."""
@@ -281,7 +311,7 @@ class Text2SqlTask(Task):
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Text2SqlModule)
-        model, own = module.model, self.out == self.folder  # scored with other settings, a run's model stays as it is
+        model, own = module.model, not self.rescored  # what is scored again was saved
         dtype = DTYPES[self.pretrained.dtype]
         if model.sharded:
             state = sharding.gather_trained(model)
@@ -352,7 +382,6 @@ class Text2SqlTask(Task):
         """
         task = run.make_task(cfg, folder=folder, out=folder)
         assert isinstance(task, cls)
-        examples = [example for example in task.source.split("test") if example.sql is not None]
         if isinstance(task.model_spec, Tiny):
             raise ConfigError(
                 "predictions",
@@ -362,9 +391,8 @@ class Text2SqlTask(Task):
             )
         if isinstance(task.prompt, Bare):
             raise ConfigError("prompt", "bare shows no schema, which an untrained model has not learned", "prompt=ddl")
-        if not examples:
-            raise ConfigError("data", "no test questions with SQL", "give some (data=own: data.test=…)")
-        tested = thin(examples, task.loading.test_size, "test", seed=0)
+        tested = task._test_questions()
+        _check_any(tested)
         notes = {"seeds": 0, "explored_pairs": 0, "explored_in": "nothing was explored", "test": len(tested)}
         task.corpus = Corpus(stages=[], val=[], test=tested, held_out=[], notes=notes)
         config = task.model_spec.config()
@@ -378,7 +406,7 @@ class Text2SqlTask(Task):
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(folder / PREDICTIONS, answers)
         write_items(folder / ITEMS, items)
-        run_folder.save_config(cfg, folder)
+        run_folder.save_config(OmegaConf.masked_copy(cfg, list(Config.__dataclass_fields__)), folder)
         write_json(folder / MANIFEST, {**environment(run.ROOT), "trained": False, **task.describe()})
         write_json(folder / METRICS, metrics)
         task.report(metrics)
@@ -443,6 +471,11 @@ class Text2SqlTask(Task):
         tokenizer = self.pretrained.tokenizer()
         steady = not (self.prompt.shuffle_tables or self.prompt.drop_tables)
         return Encoder(self.answerer, tokenizer, steady=steady)
+
+
+def _check_any(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ConfigError("data", "no test questions with SQL to score on", "give some (data=own: data.test=…)")
 
 
 def free_memory() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.core.errors import DataError
 from tutelage.core.store import write_atomically
 from tutelage.text2sql.data.examples import Example
 
@@ -43,6 +44,30 @@ def write_items(path: Path, items: Sequence[Item]) -> None:
             asked = [e.id, e.db_id, e.source, e.difficulty, e.level]
             out.writerow([*asked, right, item.status, e.question, e.sql, item.sql, item.error])
         write_atomically(path, buffer.getvalue())
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read the questions that a run was scored on.
+
+    Raises:
+        DataError: The file is gone, or is something else.
+    """
+    try:
+        rows = read_items(path)
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"cannot be read ({error})", "train the run again") from None
+    return [
+        Example(
+            id=row["id"],
+            db_id=row["db_id"],
+            question=row["question"],
+            sql=row["gold"],
+            difficulty=row["difficulty"],
+            level=int(row["level"]),
+            source="explored" if row["source"] == "explored" else "seed",
+        )
+        for row in rows
+    ]
 
 
 def read_items(path: Path) -> list[dict[str, str]]:
