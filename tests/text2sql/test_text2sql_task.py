@@ -29,14 +29,13 @@ from tutelage.text2sql.evaluation.score import score_predictions
 from tutelage.text2sql.model.adapters import QLora
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.results.benchmark_report import table
-from tutelage.text2sql.results.items import Item, write_items
+from tutelage.text2sql.results.items import Item, read_items, write_items
 from tutelage.text2sql.results.report import groups
 from tutelage.text2sql.results.scoring import LIMITS, ExecutionScorer, accuracy
 from tutelage.text2sql.task import Text2SqlTask, load_run
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
-PINNED_EX = 0.0
 CITIES = ("Rome", "Oslo", "Lima", "Bern", "Kiev", "Cairo", "Delhi", "Paris")
 SMALL = [
     "task=text2sql", "data=own", "trainer=cpu", "trainer.progress_bar=false", "trainer.max_epochs=2",
@@ -296,12 +295,14 @@ def test_a_real_model_scores_what_it_scored_before(shared_data: Path, compose_co
     if not weights.is_dir():
         pytest.skip(f"no weights at {weights}: set TUTELAGE_WEIGHTS to the folder that holds smollm2/")
     cfg = compose_config(
-        "task=text2sql", "data=spider", f"data.root={shared_data / 'spider'}", "data.test_size=24", "trainer=cpu",
+        "task=text2sql", "data=spider", f"data.root={shared_data / 'spider'}", "data.test_size=32", "trainer=cpu",
         "model=smollm2_135m", f"model.path={next(weights.glob('*.gguf'))}", "trainer.progress_bar=false",
         "inference.max_new_tokens=48", "inference.batch_size=8", primary="evaluate",
     )  # fmt: skip
     metrics = Text2SqlTask.score(cfg, folder=tmp_path / "scores")
-    assert (metrics["test/ex"], metrics["test/ex_count"]) == (PINNED_EX, 24)
+    assert (metrics["test/ex"], metrics["test/ex_count"]) == (3.125, 32)
+    right = [row["id"] for row in read_items(tmp_path / "scores/items.csv") if row["right"] == "1"]
+    assert right == ["spider/dev/196"]
 
 
 def test_adapter_run_can_be_opened_and_merged(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
