@@ -56,7 +56,7 @@ def test_a_command_composes(
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if any(argument.startswith("run=") for argument in arguments):  # the run's own task: that of what is chosen
         chosen = [config.CONF / f"{key}/{value}.yaml" for key, _, value in (o.partition("=") for o in overrides)]
-        overrides += sorted({f"task={task}" for path in chosen if path.is_file() for task in cli._tasks_of(path)})
+        overrides += sorted({f"task={task}" for path in chosen if path.is_file() for task in cli.tasks_of(path)})
     # These name what a run made.
     overrides = [o for o in overrides if not o.startswith(("run=", "against=", "predictions="))]
     monkeypatch.chdir(tmp_path)
