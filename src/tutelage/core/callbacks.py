@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from tutelage.core.batches import TrainLoader
 from tutelage.core.curves import CurvesLogger
@@ -19,6 +20,7 @@ CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 BEFORE_NAN = "before_nan.ckpt"
+NEVER = 2**63 - 1
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -106,50 +108,101 @@ def _loader(trainer: Trainer) -> TrainLoader:
 
 
 class NanGuard(Callback):
-    """Stops at the first loss that is not finite, keeps the weights, and names the step and the samples.
+    """Stops all processes at the first loss of any that is not finite, and names the step and the samples.
 
-    On a CPU every step is looked at before its backward pass. On a GPU that would stall the queue, so the first
-    bad step is remembered on the device and read every 50 steps.
+    Where the loss is on a CPU every step is looked at before its backward pass. On a GPU that would stall the queue, so
+    the first bad step is remembered on the device, and read every 50 steps, before each validation and before each
+    checkpoint: what is saved is always finite. All processes look at the same steps, so none waits for another.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.first_bad: Tensor | None = None
+    def __init__(self, folder: Path, *, look_every: int | None = None) -> None:
+        """Guard a run.
+
+        Args:
+            folder: The run's.
+            look_every: Steps between two looks; None chooses by the device.
+        """
+        self.folder, self.look_every = folder, look_every
+        self.first_bad: Tensor | None = None  # epoch · 2³² + batch
         self.place = (0, 0)
+        self.stopping = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.place = (trainer.current_epoch, batch_idx)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self.first_bad is None:
-            self.first_bad = torch.full((2,), -1, device=loss.device)
-        here = torch.tensor(self.place)
-        if loss.device.type != "cpu":
-            here = here.to(loss.device, non_blocking=True)
-        bad = ~torch.isfinite(loss.detach()) & (self.first_bad[0] < 0)
-        self.first_bad = torch.where(bad, here, self.first_bad)
-        if loss.device.type == "cpu" or self.place[1] % 50 == 0:
-            self._look(trainer)
+            self.first_bad = torch.full((), NEVER, device=loss.device)
+        here = self.place[0] * 2**32 + self.place[1]
+        self.first_bad = torch.where(torch.isfinite(loss.detach()), self.first_bad, self.first_bad.clamp(max=here))
+        look_every = self.look_every or (1 if loss.device.type == "cpu" else 50)
+        if self.place[1] % look_every == 0:
+            self._look(trainer, before_backward=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
 
-    def _look(self, trainer: Trainer) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.first_bad is not None:  # while it trains
+            self._look(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.first_bad is not None and not self.stopping:
+            self._look(trainer)
+            # A gradient can overflow where the loss did not; the next loss would show it, after this checkpoint.
+            if not _all_finite(pl_module):
+                self._stop(f"weights are not finite after step {trainer.global_step}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.first_bad = None
+
+    def _look(self, trainer: Trainer, *, before_backward: bool = False) -> None:
         assert self.first_bad is not None
-        epoch, batch = (int(value) for value in self.first_bad.tolist())
-        if epoch < 0:
+        first = self.first_bad.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
+        if int(first) == NEVER:
             return
-        path = self.folder / CHECKPOINTS / BEFORE_NAN
-        trainer.save_checkpoint(path)
+        epoch, batch = divmod(int(first), 2**32)
+        mine = int(self.first_bad) == int(first)
         loader = trainer.train_dataloader
-        samples = loader.batches.epoch(epoch)[batch] if isinstance(loader, TrainLoader) else []
+        samples = loader.batches.epoch(epoch)[batch] if mine and isinstance(loader, TrainLoader) else []
+        named = f"samples {', '.join(map(str, samples[:8]))}{', …' if len(samples) > 8 else ''}"
+        where = f"epoch {epoch}, batch {batch}, {named if mine else 'on another process'}"
+        if before_backward and (epoch, batch) == self.place:  # nothing is spoilt yet
+            path = self.folder / CHECKPOINTS / BEFORE_NAN
+            self.stopping = True
+            trainer.save_checkpoint(path)
+            kept = f"weights and optimiser are in {path}"
+            self._stop(f"not finite at step {trainer.global_step} ({where}); {kept}")
+        self._stop(f"not finite since {where}; {LAST} is from before")
+
+    def _stop(self, what: str) -> None:
         raise RunError(
-            "train/loss",
-            f"not finite at step {trainer.global_step} (epoch {epoch}, batch {batch}, samples "
-            f"{', '.join(str(sample) for sample in samples[:8])}{', …' if len(samples) > 8 else ''}); "
-            f"weights and optimiser are in {path}",
-            "lower optim.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true",
+            "train/loss", what, "lower optim.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
         )
+
+
+def _all_finite(module: LightningModule) -> bool:
+    """Tell whether every trained weight of every process is finite; waits for the device once."""
+    trained = (parameter.detach() for parameter in module.parameters() if parameter.requires_grad)
+    local = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained)
+    finite = torch.isfinite(torch.stack([weight.sum(dtype=torch.float32) for weight in local])).all().int()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
+    return bool(finite)
+
+
+class WeightAverage(EMAWeightAveraging):
+    """The exponential moving average of the weights, on the device that trains.
+
+    Lightning makes the average before the module has moved, so under CUDA it would stay on the CPU, and each step would
+    wait for a copy of all weights.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
 
 class TrainTime(Callback):

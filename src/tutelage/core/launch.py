@@ -32,4 +32,4 @@ def launch(folder: Path, *, processes: int) -> None:
     done = subprocess.run([*command, "-m", "tutelage.core.run", str(folder)], env=environment, check=False)
     if done.returncode:
         said = error.read_text().strip() if error.exists() else f"a process ended with exit code {done.returncode}"
-        raise RunError("trainer.devices", said, f"mend it, then continue with: python train.py run={folder}")
+        raise RunError("trainer.devices", said, f"fix it, then continue with: python train.py run={folder}")

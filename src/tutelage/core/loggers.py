@@ -13,6 +13,8 @@ def wandb_logger(*, folder: Path, project: str, offline: bool) -> WandbLogger:
         project=project,
         offline=offline,
         save_dir=folder,
+        name=f"{folder.parent.name}/{folder.name}",
+        group=folder.parent.name,  # the jobs of a sweep, the runs of one method
         id=content_hash({"folder": str(folder.absolute())}),
         resume="allow",
     )

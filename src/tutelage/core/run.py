@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,11 +27,14 @@ from tutelage.core.callbacks import (
     NanGuard,
     StepSeed,
     TrainTime,
+    WeightAverage,
     WholeCheckpointIO,
 )
 from tutelage.core.curves import CurvesLogger
 from tutelage.core.errors import ConfigError, RunError, UserError
+from tutelage.core.progress import ProgressLines
 from tutelage.core.run_folder import best_checkpoint, check_checkpoint, exclusive, load_config, save_config
+from tutelage.core.sync_batch_norm import SyncBatchNorm
 from tutelage.core.task import Metrics, Task
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,8 +122,12 @@ def fit(task: Task) -> Metrics:
         *task.callbacks(),
     ]
     if cfg.trainer.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=cfg.trainer.ema_decay))
+        callbacks.append(WeightAverage(decay=cfg.trainer.ema_decay))
+    if not (cfg.trainer.progress_bar and sys.stdout.isatty()):
+        callbacks.append(ProgressLines(batch_size=cfg.data.batch_size))
     trainer = make_trainer(task, callbacks=callbacks, loggers=loggers)
+    for logger in loggers:
+        logger.log_hyperparams(_flat(OmegaConf.to_container(cfg, resolve=True)))
     last = folder / CHECKPOINTS / LAST
     if last.exists():
         check_checkpoint(last)
@@ -145,15 +152,28 @@ def fit(task: Task) -> Metrics:
         task.report(metrics)
         # Last: a folder with metrics.json is a finished run.
         results.write_json(folder / results.METRICS, metrics)
+        for logger in loggers[1:]:
+            logger.log_metrics({name: value for name, value in metrics.items() if not isinstance(value, str)})
+            logger.finalize("success")
     return metrics
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Write nested settings as loggers show them: ``optim.lr``."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Make Lightning's trainer from ``cfg.trainer``."""
     quiet()
     options = task.cfg.trainer
-    if options.progress_bar:
+    if options.progress_bar and sys.stdout.isatty():
         callbacks = [*callbacks, RichProgressBar(leave=False)]
+    on_gpu = options.accelerator != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")  # TF32 in what stays fp32: three digits, several times the speed
     strategy: Any = options.strategy
     if OmegaConf.is_config(strategy):
         strategy = build.build(strategy, where="trainer.strategy")
@@ -170,16 +190,16 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]
         val_check_interval=options.val_check_interval,
         check_val_every_n_epoch=options.check_val_every_n_epoch,
         log_every_n_steps=options.log_every_n_steps,
-        sync_batchnorm=options.sync_batchnorm,
+        benchmark=on_gpu,  # pictures of one size: cuDNN measures once which convolution is fastest
         use_distributed_sampler=False,  # core.batches shards, and counts each sample once
         num_sanity_val_steps=0,
         deterministic="warn" if options.accelerator == "cpu" else None,
-        enable_progress_bar=options.progress_bar,
+        enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
         enable_model_summary=False,
         logger=loggers or False,
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), *([SyncBatchNorm()] if options.sync_batchnorm else [])],
         default_root_dir=task.folder,
     )
 
