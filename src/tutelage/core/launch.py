@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutelage.core.errors import RunError
+from tutelage.core.errors import ConfigError, RunError
 
 RANK_ERROR = "rank_error.txt"
 
@@ -17,6 +17,25 @@ RANK_ERROR = "rank_error.txt"
 def inside() -> bool:
     """Tell whether this process is a rank that torchrun started."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def first() -> bool:
+    """Tell whether this process is the only one of its job, or the one of rank 0 over all machines."""
+    return int(os.environ.get("RANK", "0")) == 0 if inside() else True
+
+
+def refuse_to_train_first(what: str) -> None:
+    """Refuse another training among the ranks of a job: they would wait for each other in the store's lock.
+
+    Raises:
+        ConfigError: This process is a rank.
+    """
+    if inside():
+        raise ConfigError(
+            "store",
+            f"{what} is not trained yet, and the processes of torchrun cannot train it first",
+            "train it with one process, the same store and the same choices: python train.py … trainer.max_steps=1",
+        )
 
 
 def launch(folder: Path, *, processes: int) -> None:

@@ -78,7 +78,7 @@ class ProgressLines(Callback):
 
 def peak_memory() -> int:
     """Return the most bytes so far: of the GPU's memory where one is used, else of this process."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -60,7 +60,8 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         return finished
     cfg.run = str(folder)  # inside a sweep each job has a folder of its own
     with exclusive(folder):
-        save_config(cfg, folder)
+        if launch.first():
+            save_config(cfg, folder)
         task = open_task(cfg, folder=folder)
         task.prepare()
         processes = cfg.trainer.devices

@@ -13,6 +13,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from tutelage.core.errors import ConfigError
+
 
 def content_hash(inputs: Mapping[str, Any]) -> str:
     """Hash JSON values; the order of keys does not count."""
@@ -62,7 +64,16 @@ class Store:
         folder = self.root / kind / content_hash(inputs)
         if found := self.find(kind, inputs):
             return found
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            (folder.parent / f".{os.getpid()}").touch()
+            (folder.parent / f".{os.getpid()}").unlink()
+        except OSError as error:
+            raise ConfigError(
+                "store",
+                f"cannot write into {folder.parent} ({error.strerror})",
+                "give another: store=… or TUTELAGE_STORE",
+            ) from None
         # The lock is the operating system's, so a killed builder leaves none behind.
         with FileLock(folder.with_suffix(".lock")):
             if found := self.find(kind, inputs):

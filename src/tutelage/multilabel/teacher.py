@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
+from tutelage.core import launch
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.run import train
 from tutelage.core.store import Store
@@ -68,6 +69,8 @@ def train_teacher(cfg: DictConfig, *, store: Store, fingerprint: str) -> Path:
         train(own, folder=folder)
         (folder / CHECKPOINTS / LAST).unlink(missing_ok=True)  # optimiser state; nobody resumes a finished teacher
 
+    if store.find("teachers", inputs) is None:
+        launch.refuse_to_train_first("the teacher")
     return store.make("teachers", inputs, build)
 
 

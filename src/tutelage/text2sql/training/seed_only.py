@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tutelage.core import launch
 from tutelage.core.callbacks import CHECKPOINTS, LAST
 from tutelage.core.run import train
 from tutelage.core.store import Store
@@ -35,7 +36,10 @@ def train_seed_only(cfg: DictConfig, *, store: Store, fingerprint: str) -> Path:
         train(own, folder=folder)
         (folder / CHECKPOINTS / LAST).unlink(missing_ok=True)
 
-    return store.make("seed_only", inputs(own, fingerprint=fingerprint), build)
+    key = inputs(own, fingerprint=fingerprint)
+    if store.find("seed_only", key) is None:
+        launch.refuse_to_train_first("the model that learns from seed questions alone")
+    return store.make("seed_only", key, build)
 
 
 def seed_only_config(cfg: DictConfig) -> DictConfig:
