@@ -1,4 +1,4 @@
-"""Run folders that came from elsewhere, or from another version: they run no code of their own, and say what changed."""
+"""Run folders from elsewhere or of another version: they run no code of their own, and errors say what changed."""
 
 import pickle
 from collections.abc import Callable
