@@ -92,3 +92,39 @@ def test_packed_attention_is_attention_sample_by_sample(gpu: torch.device) -> No
         expected = (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(1, 2)
         torch.testing.assert_close(found[:, start : start + length].float(), expected, rtol=2e-2, atol=2e-2)
         start += length
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_weights_are_fp32_where_they_are_trained_and_matrices_multiply_in_bf16(
+    adapter: str, gpu: torch.device, folder_of_tiny: Path
+) -> None:
+    from tutelage.text2sql.model.adapters import Full, Lora
+    from tutelage.text2sql.model.language_model import Pretrained, load
+    from tutelage.text2sql.training.packing import Sample, pack
+
+    chosen = Full() if adapter == "full" else Lora(rank=8, alpha=16)
+    model = load(Pretrained(str(folder_of_tiny), dtype="bfloat16"), adapter=chosen, seed=1).to(gpu)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} <= {torch.bfloat16}
+    seen: list[torch.dtype] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    batch = pack([Sample(list(range(3, 60)), [7, 8, 9])], answers_in_step=1)
+    batch = batch._replace(
+        input_ids_BT=batch.input_ids_BT.to(gpu),
+        position_ids_BT=batch.position_ids_BT.to(gpu),
+        target_BT=batch.target_BT.to(gpu),
+    )
+    before = [p.detach().clone() for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    for _ in range(20):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = model(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert set(seen) == {torch.bfloat16}
+    after = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    moved = [float((new != old).float().mean()) for new, old in zip(after, before, strict=True)]
+    assert sorted(moved)[len(moved) // 2] > 0.99

@@ -506,3 +506,43 @@ def test_two_processes_score_what_one_scores(
     expected, found = (weights(tmp_path / name, BEST) for name in ("one", "two"))
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_long_schema_is_filtered_and_no_sample_dropped(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    """data.max_length below prompt.max_tokens dropped the samples of large databases instead."""
+    whole = run.open_task(compose_config(*SMALL, *own, "prompt=brief"), folder=tmp_path)
+    assert isinstance(whole, Text2SqlTask)
+    longest = max(s.length for stage in whole.corpus.stages for e in stage for s in whole._encoder()([e], None))
+    short = [f"data.max_length={longest - 4}", "prompt.max_tokens=512"]
+    task = run.open_task(compose_config(*SMALL, *own, "prompt=brief", *short), folder=tmp_path)
+    assert isinstance(task, Text2SqlTask)
+    lengths = [s.length for stage in task.corpus.stages for e in stage for s in task._encoder()([e], None)]
+    assert max(lengths) <= longest - 4
+    task.datamodule().train_dataloader()
+    assert not (tmp_path / "overlong.json").exists()
+
+
+def test_weights_are_looked_at_before_anything_is_explored(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    Tiny(vocabulary=300, hidden_size=32, layers=1, heads=2, context=256)._write(folder, ["SELECT 1"] * 3, 1)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    overrides = ["model=smollm2_135m", f"model.path={folder}", "data.max_length=256"]
+    task = run.open_task(compose_config("task=text2sql", "data=own", *own, *overrides), folder=tmp_path)
+    with pytest.raises(DataError, match="is cut off"):
+        task.prepare()
+    assert "corpus" not in vars(task)
+
+
+def test_validation_and_test_share_their_indexes_of_values(
+    own: list[str], compose_config: Compose, tmp_path: Path
+) -> None:
+    task = run.open_task(compose_config(*SMALL, *own), folder=tmp_path)
+    assert isinstance(task, Text2SqlTask)
+    other = task.answerer.with_inference(task.inference.greedy())
+    task.answerer.matches(task.corpus.test[0])
+    assert other._values is task.answerer._values and len(other._values) == 1

@@ -18,6 +18,7 @@ from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.results import MANIFEST, METRICS, environment, read_json, write_json
+from tutelage.core.startup import cores
 from tutelage.core.task import Metrics, Task
 from tutelage.text2sql.data.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.examples import Example
@@ -49,6 +50,8 @@ from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
 from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.training.throughput import Throughput
+
+MOST_WORKERS = 8  # of the sandbox: each holds a connection to every database
 
 
 class Text2SqlTask(Task):
@@ -141,6 +144,8 @@ class Text2SqlTask(Task):
             )
 
     def prepare(self) -> None:
+        if isinstance(self.model_spec, Pretrained):
+            self.model_spec.fetch()  # exploring takes long, and would be for nothing
         self._check_prompts()
         if self.cfg.report.base and self.method.explores and self.source.split("train"):
             seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
@@ -183,8 +188,13 @@ class Text2SqlTask(Task):
     def _check_prompts(self) -> None:
         """Find prompts that do not fit before training, and not after it."""
         tokenizer = self.pretrained.tokenizer()
-        context = self.pretrained.config().get_text_config().max_position_embeddings
-        self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=context)
+        self.answerer.check(tokenizer, [*self.corpus.test, *self.corpus.held_out], context=self._context)
+
+    @cached_property
+    def _context(self) -> int:
+        """The most tokens that the model can attend to."""
+        context: int = self.pretrained.config().get_text_config().max_position_embeddings
+        return context
 
     # ---- inputs: each is made once, and found in the store by every other process -------------------------------
 
@@ -240,7 +250,8 @@ class Text2SqlTask(Task):
 
     @cached_property
     def executor(self) -> Executor:
-        return Executor(workers=1, limits=LIMITS)
+        # Processes of one machine share its cores.
+        return Executor(workers=max(1, min(MOST_WORKERS, cores() // self.cfg.trainer.devices)), limits=LIMITS)
 
     @cached_property
     def answerer(self) -> Answerer:
@@ -268,13 +279,7 @@ class Text2SqlTask(Task):
     def module(self, datamodule: LightningDataModule) -> Text2SqlModule:
         assert isinstance(datamodule, Text2SqlDataModule)
         optim: Optim = build(self.cfg.optim, where="optim")
-        asking = Answerer(
-            self.source,
-            prompt=self.prompt,
-            inference=self.inference.greedy(),
-            executor=self.executor,
-            store=self.store,
-        )
+        asking = self.answerer.with_inference(self.inference.greedy())
 
         def validation(model: LanguageModel, indices: list[int]) -> list[bool]:
             examples = [datamodule.val[index] for index in indices]
@@ -470,7 +475,7 @@ class Text2SqlTask(Task):
         """Write examples as tokens; once each, where the prompt does not change from view to view."""
         tokenizer = self.pretrained.tokenizer()
         steady = not (self.prompt.shuffle_tables or self.prompt.drop_tables)
-        return Encoder(self.answerer, tokenizer, steady=steady)
+        return Encoder(self.answerer, tokenizer, steady=steady, longest=self.loading.max_length)
 
 
 def _check_any(examples: Sequence[Example]) -> None:

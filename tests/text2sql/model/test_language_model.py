@@ -8,6 +8,8 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tutelage.core.errors import ConfigError, DataError
@@ -298,3 +300,49 @@ def test_real_gguf(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cut off"):
         Pretrained(str(cut)).source()
     assert Pretrained(str(whole)).config().get_text_config().vocab_size == 49152
+
+
+def test_weights_that_are_cut_off_or_missing_are_found_without_loading_them(tiny: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    spec = Pretrained(str(tmp_path))
+    spec.fetch()
+    weights = (tiny / "model.safetensors").read_bytes()
+    for cut in (len(weights) - 1, 100, 4):
+        (tmp_path / "model.safetensors").write_bytes(weights[:cut])
+        with pytest.raises(DataError, match="is cut off"):
+            spec.fetch()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    with pytest.raises(DataError, match=r"gone\.safetensors is missing"):
+        spec.fetch()
+
+
+class LargestMask(TorchDispatchMode):
+    """Watches for a tensor with two dimensions of the row's length."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length, self.seen = length, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.dtype == torch.bool and list(leaf.shape).count(self.length) == 2:
+                self.seen = True
+        return out
+
+
+def test_padded_training_makes_no_mask(tiny: Path) -> None:
+    model = language_model(tiny)
+    batch = pad(samples(), answers_in_step=1)
+    with LargestMask(batch.input_ids_BT.shape[1]) as mask:
+        model(batch)
+    assert not mask.seen
+
+
+def test_log_probabilities_of_answers_add_up_to_the_loss(tiny: Path) -> None:
+    model = language_model(tiny).eval()
+    batch = pack(samples(), answers_in_step=1)
+    log_probs = model.log_probs(batch)
+    assert log_probs.shape == (int((batch.target_BT != IGNORED).sum()),)
+    torch.testing.assert_close(-log_probs.sum(), model(batch))

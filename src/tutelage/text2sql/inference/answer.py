@@ -118,13 +118,19 @@ class Answerer:
         self._values: dict[str, ValueIndex] = {}
         self._matches: dict[tuple[str, str], Matches] = {}
 
+    def with_inference(self, inference: Inference) -> "Answerer":
+        """Answer the same questions in another way; the indexes of values are shared."""
+        other = Answerer(self.source, prompt=self.prompt, inference=inference, executor=self.executor, store=self.store)
+        other._values, other._matches = self._values, self._matches
+        return other
+
     def encode(self, tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
         """Turn a question into token ids, with the values of its database that match it; see ``Prompt.encode``."""
         catalog = self.source.catalog(example.db_id)
         return self.prompt.encode(tokenizer, example, catalog, matches=self.matches(example))
 
     def encode_group(
-        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, view: View | None
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], *, view: View | None, longest: int
     ) -> list[Encoded]:
         """Turn examples of one database into token ids to train on, all with the same view of its schema.
 
@@ -132,13 +138,16 @@ class Answerer:
             tokenizer: The model's.
             examples: The group.
             view: Which version of the schema; None for the whole.
+            longest: The most tokens of prompt and answer together; a longer schema loses detail, then columns.
         """
         catalog = self.source.catalog(examples[0].db_id)
         if view is not None:
             sqls = [example.sql for example in examples]
             catalog = self.prompt.training_view(catalog, db_id=examples[0].db_id, sqls=sqls, view=view)
         return [
-            self.prompt.encode(tokenizer, example, catalog, matches=self.matches(example), training=view is not None)
+            self.prompt.encode(
+                tokenizer, example, catalog, matches=self.matches(example), training=True, longest=longest
+            )
             for example in examples
         ]
 

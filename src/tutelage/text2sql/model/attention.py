@@ -131,6 +131,8 @@ def packed_attention(
         The attended values [B, T, N, D], and None for the weights that fast kernels do not give.
     """
     if layout is None:
+        if attention_mask is not None and attention_mask.numel() == 0:
+            attention_mask = None  # padded on the right: causal attention never sees the padding
         attended: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_BNTD, key_BKTD, value_BKTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -274,7 +276,10 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
 
 def no_mask(device: torch.device) -> Tensor:
-    """What to pass as ``attention_mask`` with a layout: transformers takes a mask of four dimensions as it is."""
+    """What to pass as ``attention_mask`` in training, so that no mask of T × T is made.
+
+    transformers takes a mask of four dimensions as it is.
+    """
     return torch.empty(1, 1, 0, 0, device=device)
 
 

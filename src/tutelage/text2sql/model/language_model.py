@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -28,11 +30,12 @@ from transformers import (
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.model import attention
 from tutelage.text2sql.model.adapters import Adapter, Network
-from tutelage.text2sql.model.gguf_file import check_gguf
-from tutelage.text2sql.model.loss import answer_nll
+from tutelage.text2sql.model.loss import answer_log_probs
+from tutelage.text2sql.model.weight_files import check_gguf, check_safetensors
 from tutelage.text2sql.training.packing import IGNORED, TokenBatch
 
 WAY_OUT = "point model.path at a hub name, a folder with config.json and weights, or a .gguf file"
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -91,6 +94,24 @@ class Pretrained:
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError("model.path", f"{self.path} is no model ({_first_line(error)})", WAY_OUT) from None
         return config
+
+    def fetch(self) -> None:
+        """Have the weights here, whole, before anything long begins; those of the hub are downloaded.
+
+        Raises:
+            DataError: They cannot be had, or are cut off.
+        """
+        path, gguf = self.source()
+        if gguf:  # source() has looked at it
+            return
+        if not Path(path).exists():
+            try:
+                path = snapshot_download(path, revision=self.revision, allow_patterns=FETCHED)
+            except (OSError, ValueError, HfHubHTTPError) as error:
+                raise DataError(
+                    "model.path", f"{self.path} cannot be downloaded ({_first_line(error)})", WAY_OUT
+                ) from None
+        check_safetensors(Path(path))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer.
@@ -187,18 +208,23 @@ class LanguageModel(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Sum the negative log-likelihoods of the batch's answers (fp32, in nats)."""
-        ids_BT, positions_BT, packed = batch.input_ids_BT, batch.position_ids_BT, dict[str, Any]()
+        return -self.log_probs(batch).sum()
+
+    def log_probs(self, batch: TokenBatch) -> Tensor:
+        """Log-probability of each answer token of a batch, in its order (fp32 [N], in nats), for any objective."""
+        ids_BT, positions_BT = batch.input_ids_BT, batch.position_ids_BT
+        packed: dict[str, Any] = {"attention_mask": attention.no_mask(ids_BT.device)}
         if batch.trees:
             layout = attention.lay_out(batch.trees, device=ids_BT.device)
             ids_BT, positions_BT = (F.pad(tensor, (0, layout.padding)) for tensor in (ids_BT, positions_BT))
-            packed = {"layout": layout, "attention_mask": attention.no_mask(ids_BT.device)}
+            packed["layout"] = layout
         hidden_BTH = self.causal.base_model(
             input_ids=ids_BT, position_ids=positions_BT, use_cache=False, **packed
         ).last_hidden_state[:, : batch.target_BT.shape[1]]
         answers_BT = batch.target_BT != IGNORED
         head = self.causal.get_output_embeddings()  # type: ignore[no-untyped-call]
         assert isinstance(head, nn.Module)
-        return answer_nll(hidden_BTH[answers_BT], batch.target_BT[answers_BT], head=head)
+        return answer_log_probs(hidden_BTH[answers_BT], batch.target_BT[answers_BT], head=head)
 
     def generate(
         self,

@@ -46,6 +46,7 @@ def spread(
     fully_shard(model, mesh=data_parallel, mp_policy=policy, reshard_after_forward=False)
     # Answering does not go through forward, but needs the same gathering.
     register_fsdp_forward_method(model, "generate")
+    register_fsdp_forward_method(model, "log_probs")
     if weights is not None:
         fill(model, weights() if distributed.get_rank() == 0 else None, device=device)
 

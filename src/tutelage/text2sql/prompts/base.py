@@ -168,6 +168,7 @@ class Prompt(ABC):
         *,
         matches: Matches,
         training: bool = False,
+        longest: int | None = None,
     ) -> Encoded:
         """Turn an example into token ids, with as much of the schema as fits.
 
@@ -181,6 +182,7 @@ class Prompt(ABC):
             catalog: Its database, or in training a view of it (``training_view``).
             matches: What ``values.ValueIndex.match`` found for the question.
             training: Whether the gold query's own columns must stay: to ask for what a prompt hides teaches guessing.
+            longest: The most tokens of prompt and answer together; None for no limit but ``max_tokens``.
         """
         chat.check_template(tokenizer, self.template)
 
@@ -188,30 +190,31 @@ class Prompt(ABC):
             messages = self.messages(example, shown, matches=matches, detail=detail)
             return messages, chat.prompt_ids(tokenizer, messages, template=self.template)
 
-        details = self._details()
-        messages, prompt = write(catalog, detail := details[0])
-        room = min(ROOM, self.max_tokens // ROOM_SHARE)
-        if len(prompt) > self.max_tokens - room:
-            if self.values == "after":
-                details = self._details_that_fit(tokenizer, catalog, room=room)
-            for detail in details:
-                messages, prompt = write(catalog, detail)
-                if len(prompt) <= self.max_tokens:
-                    break
-        dropped: tuple[str, ...] = ()
-        if len(prompt) > self.max_tokens:
-            needed = columns_in(example.sql, catalog) if training and example.sql else frozenset[ColumnName]()
-            ranked = rank_columns(catalog, f"{example.question} {example.evidence}", matches=matches, needed=needed)
-            kept = most_that_fit(
-                len(ranked), lambda count: len(write(subset(catalog, ranked[:count]), detail)[1]) <= self.max_tokens
-            )
-            messages, prompt = write(subset(catalog, ranked[:kept]), detail)
-            dropped = tuple(sorted(f"{table}.{column}" for table, column in ranked[kept:]))
         answer: list[int] = []
         if example.sql is not None:
             answer = chat.text_ids(tokenizer, answer_text(example.sql))
             answer.append(chat.end_token(tokenizer, self.template))
-        return Encoded(messages, prompt, answer, dropped, detail, fits=len(prompt) <= self.max_tokens)
+        most = self.max_tokens if longest is None else min(self.max_tokens, longest - len(answer))
+        details = self._details()
+        messages, prompt = write(catalog, detail := details[0])
+        room = min(ROOM, self.max_tokens // ROOM_SHARE)
+        if len(prompt) > most - room:
+            if self.values == "after":
+                details = self._details_that_fit(tokenizer, catalog, room=room)
+            for detail in details:
+                messages, prompt = write(catalog, detail)
+                if len(prompt) <= most:
+                    break
+        dropped: tuple[str, ...] = ()
+        if len(prompt) > most:
+            needed = columns_in(example.sql, catalog) if training and example.sql else frozenset[ColumnName]()
+            ranked = rank_columns(catalog, f"{example.question} {example.evidence}", matches=matches, needed=needed)
+            kept = most_that_fit(
+                len(ranked), lambda count: len(write(subset(catalog, ranked[:count]), detail)[1]) <= most
+            )
+            messages, prompt = write(subset(catalog, ranked[:kept]), detail)
+            dropped = tuple(sorted(f"{table}.{column}" for table, column in ranked[kept:]))
+        return Encoded(messages, prompt, answer, dropped, detail, fits=len(prompt) <= most)
 
     def _details_that_fit(self, tokenizer: "PreTrainedTokenizerBase", catalog: Catalog, *, room: int) -> list[Detail]:
         """The details from the first on with which a schema leaves ``room`` tokens; the last where none does."""

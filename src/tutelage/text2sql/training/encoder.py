@@ -12,15 +12,16 @@ from tutelage.text2sql.training.packing import Sample
 class Encoder:
     """Examples of one database to samples; also in loader processes."""
 
-    def __init__(self, answerer: Answerer, tokenizer: Any, *, steady: bool) -> None:
+    def __init__(self, answerer: Answerer, tokenizer: Any, *, steady: bool, longest: int) -> None:
         """Keep what encoding needs.
 
         Args:
             answerer: Writes the prompts.
             tokenizer: The model's.
             steady: Whether prompts are the same in each view, so that each is written once.
+            longest: The most tokens of a prompt and its answer.
         """
-        self.answerer, self.tokenizer, self.steady = answerer, tokenizer, steady
+        self.answerer, self.tokenizer, self.steady, self.longest = answerer, tokenizer, steady, longest
         self._known: dict[str, Sample] = {}
 
     def __call__(self, examples: Sequence[Example], view: View | None) -> list[Sample]:
@@ -32,5 +33,5 @@ class Encoder:
         return [self._known[example.id] for example in examples]
 
     def _write(self, examples: Sequence[Example], view: View | None) -> list[Sample]:
-        encoded = self.answerer.encode_group(self.tokenizer, examples, view=view)
+        encoded = self.answerer.encode_group(self.tokenizer, examples, view=view, longest=self.longest)
         return [Sample(prompt.prompt_ids, prompt.answer_ids) for prompt in encoded]
