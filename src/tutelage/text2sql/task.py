@@ -1,6 +1,7 @@
 """The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
 
 import gc
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.model import sharding
-from tutelage.text2sql.model.adapters import Adapter, Full
+from tutelage.text2sql.model.adapters import Adapter, Full, Lora
 from tutelage.text2sql.model.language_model import DTYPES, LanguageModel, Pretrained, load
 from tutelage.text2sql.model.saved import MERGED, MODEL, load_trained, load_untrained, merge
 from tutelage.text2sql.model.support import check_support
@@ -46,7 +47,7 @@ from tutelage.text2sql.results.benchmark_command import score_command
 from tutelage.text2sql.results.items import ITEMS, Item, read_examples, write_items
 from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
 from tutelage.text2sql.training import seed_only
-from tutelage.text2sql.training.datamodule import Loading, Text2SqlDataModule
+from tutelage.text2sql.training.datamodule import SHARING_FILE, Loading, Text2SqlDataModule
 from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
 from tutelage.text2sql.training.throughput import Throughput
@@ -80,6 +81,7 @@ class Text2SqlTask(Task):
     def check(self) -> None:
         self.adapter.check()
         self._check_trainer()
+        self._say_what_is_shared()
         explore_settings(self.explore_settings)
         if self.inference.engine == "vllm":
             self._check_vllm()
@@ -99,6 +101,23 @@ class Text2SqlTask(Task):
                 "data.max_length",
                 f"{self.loading.max_length} tokens, but the model attends to {context} at most",
                 f"give {context} or less",
+            )
+
+    def _say_what_is_shared(self) -> None:
+        """Warn where settings keep prompts from sharing, or make sharing differ from samples one by one."""
+        if self.loading.prefix == "none" or not self.loading.packing:
+            return
+        if self.prompt.values == "inline":
+            warnings.warn(
+                "prompt.values=inline writes what matches a question into the schema, so prompts about a database part "
+                "early and share little: data.prefix=shared saves next to nothing (take prompt.values=after)",
+                stacklevel=2,
+            )
+        if isinstance(self.adapter, Lora) and self.adapter.dropout:
+            warnings.warn(
+                f"adapter.dropout={self.adapter.dropout}: questions that share a prefix also share what is dropped in "
+                "it, so gradients are noisier than with data.prefix=none, not biased",
+                stacklevel=2,
             )
 
     def _check_trainer(self) -> None:
@@ -365,6 +384,7 @@ class Text2SqlTask(Task):
             "data": {"fingerprint": self.source.fingerprint, **self.source.notes},
             "corpus": self.corpus.notes,
             "model": self.pretrained.path,
+            "sharing": read_json(sharing) if (sharing := self.folder / SHARING_FILE).is_file() else {},
         }
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.store import Store
+from tutelage.text2sql.inference import generate
 from tutelage.text2sql.inference.generate import Decoding, Request, SeededSampling, TransformersEngine
 from tutelage.text2sql.model.adapters import Full, Lora
 from tutelage.text2sql.model.language_model import LanguageModel, Pretrained, load
@@ -19,7 +21,7 @@ TEXTS = [f"SELECT column_{n} FROM table_{n % 7} WHERE name = 'value {n}' ORDER B
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    tiny = Tiny(vocabulary=400, hidden_size=32, layers=2, heads=2, context=256)
+    tiny = Tiny(vocabulary=400, hidden_size=32, layers=2, heads=2, context=512)
     folder = tiny.folder(Store(tmp_path_factory.mktemp("store")), texts=TEXTS, seed=3)
     made = load(Pretrained(str(folder)), adapter=Full(), seed=0)
     with torch.no_grad():  # far from uniform, so that near ties do not hang on rounding
@@ -62,6 +64,54 @@ def test_batches_change_nothing(model: LanguageModel, requests: list[Request], k
     backwards = engine(model).generate(requests[::-1], decoding(kind, candidates=candidates, batch_size=2))
     assert together == alone == backwards[::-1]
     assert [len(texts) for texts in together] == [candidates] * 5
+
+
+def of_two_schemas(model: LanguageModel) -> list[Request]:
+    """Questions about two schemas of more than 64 tokens, and one about nothing, in no order."""
+    schemas = ["".join(TEXTS[start : start + 6]) for start in (0, 50)]
+    asked = [(0, " id"), (1, " FROM table_3 WHERE"), (0, " name = 'value 9' ORDER"), (1, " SELECT"), (0, " column_5")]
+    texts = [schemas[schema] + question for schema, question in asked] + ["SELECT column_1"]
+    return [Request(f"q{n}", model.tokenizer.encode(text)) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(("kind", "candidates"), [("greedy", 1), ("beam", 3), ("sample", 4)])
+@pytest.mark.parametrize("batch_size", [1, 8, 64])
+def test_a_schema_is_read_once_and_answers_stay(
+    model: LanguageModel, kind: str, candidates: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = of_two_schemas(model)
+    asked = decoding(kind, candidates=candidates, batch_size=batch_size)
+    end = model.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    expected = TransformersEngine(model, end_token=end, seed=0, share=False).generate(prompts, asked)
+    read: list[int] = []
+    prefill = LanguageModel.prefill
+
+    def counting(self: LanguageModel, ids: torch.Tensor) -> Any:
+        read.append(len(ids))
+        return prefill(self, ids)
+
+    monkeypatch.setattr(LanguageModel, "prefill", counting)
+    assert engine(model).generate(prompts, asked) == expected
+    assert sum(read) == 2  # two schemas, whatever the batches, questions and samples
+    monkeypatch.setattr(generate, "KEPT_BYTES", 0)
+    assert engine(model).generate(prompts, asked) == expected
+
+
+def test_samples_of_one_question_share_its_prompt(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    (prompt, *_) = of_two_schemas(model)
+    end = model.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    asked = decoding("sample", candidates=4)
+    expected = TransformersEngine(model, end_token=end, seed=0, share=False).generate([prompt], asked)
+    lengths: list[int] = []
+    prefill = LanguageModel.prefill
+
+    def measuring(self: LanguageModel, ids: torch.Tensor) -> Any:
+        lengths.extend([ids.shape[1]] * len(ids))
+        return prefill(self, ids)
+
+    monkeypatch.setattr(LanguageModel, "prefill", measuring)
+    assert engine(model).generate([prompt], asked) == expected
+    assert lengths == [len(prompt.prompt_ids) - 1]  # the last token's logits are each row's own
 
 
 def test_samples_are_a_function_of_seed_and_request(model: LanguageModel, requests: list[Request]) -> None:

@@ -1,5 +1,8 @@
 """Answers of a language model to many prompts at once, with a key-value cache.
 
+Prompts about a database begin with its schema, so the keys and values of what prompts share are computed once, for all
+its questions and all their samples, and each row goes on from a copy.
+
 A sampled answer is a function of (seed, request, number of the sample), not of what else is in the batch: each row
 draws its own uniform numbers, and a token is looked up in the inverse of its distribution.
 """
@@ -13,14 +16,22 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, distributed
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.randomness import generator
+from tutelage.text2sql.prompts.prefixes import LEAST_SHARED, group_by_prefix
 
 if TYPE_CHECKING:
     from tutelage.text2sql.model.language_model import LanguageModel
+
+
+# Keys and values of each layer [K, T, D], by the tokens of a head.
+Kept = dict[tuple[int, ...], list[tuple[Tensor, Tensor]]]
+KEPT_BYTES = 2**31  # the most that a head may take between two batches; what is larger is computed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +91,38 @@ class Engine(Protocol):
 class TransformersEngine:
     """Batched generation by the model that is at hand, such as the one in training."""
 
-    def __init__(self, model: "LanguageModel", *, end_token: int, seed: int) -> None:
+    def __init__(self, model: "LanguageModel", *, end_token: int, seed: int, share: bool = True) -> None:
         """Keep the model; its mode (training or not) is put back after each use.
 
         Args:
-            model: On its device.
+            model: On its device. Where its weights are spread over processes, which have to put the same number of
+                passes through it, nothing is shared.
             end_token: What ends an answer.
             seed: Of sampling.
+            share: Whether what prompts begin with is computed once.
         """
         self.model, self.end_token, self.seed = model, end_token, seed
+        self.share = share and not model.sharded
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
-        """Answer requests, prompts of like length together.
+        """Answer requests, prompts that begin alike together, and those of like length.
 
         Raises:
             RunError: Out of memory.
         """
         rows_of_one = 1 if decoding.kind == "greedy" else decoding.candidates
         size = max(1, decoding.batch_size // rows_of_one)
+        heads = self._heads(requests, rows_of_one=rows_of_one)
         # Longest first: if memory does not suffice, that shows at once.
-        order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt_ids))
+        order = sorted(range(len(requests)), key=lambda i: (-len(heads[i]), heads[i], -len(requests[i].prompt_ids)))
+        kept: Kept = {}
         answers: list[list[str]] = [[] for _ in requests]
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         fillers = most_batches(self.model, len(batches)) - len(batches)
         with _answering(self.model):
             for batch in batches:
                 try:
-                    texts = self._batch([requests[index] for index in batch], decoding)
+                    texts = self._batch([(requests[index], heads[index]) for index in batch], decoding, kept)
                 except torch.OutOfMemoryError as error:
                     tokens = len(requests[batch[0]].prompt_ids)
                     raise RunError(
@@ -117,16 +133,34 @@ class TransformersEngine:
                 for index, found in zip(batch, texts, strict=True):
                     answers[index] = found
             for _ in range(fillers):
-                self._batch([Request("filler", [self.end_token])], decoding)
+                self._batch([(Request("filler", [self.end_token]), ())], decoding, kept)
         return answers
 
-    def _batch(self, requests: list[Request], decoding: Decoding) -> list[list[str]]:
+    def _heads(self, requests: Sequence[Request], *, rows_of_one: int) -> list[tuple[int, ...]]:
+        """The tokens that each request's prompt shares with others', or with its own other rows."""
+        heads: list[tuple[int, ...]] = [()] * len(requests)
+        if not self.share:
+            return heads
+        for group, shared in group_by_prefix([np.array(request.prompt_ids) for request in requests]):
+            for index in group:
+                prompt = requests[index].prompt_ids
+                own = len(prompt) - 1 if rows_of_one > 1 and len(prompt) > LEAST_SHARED else 0
+                heads[index] = tuple(prompt[: shared or own])
+        return heads
+
+    def _batch(self, batch: list[tuple[Request, tuple[int, ...]]], decoding: Decoding, kept: Kept) -> list[list[str]]:
         samples = decoding.candidates if decoding.kind == "sample" else 1
-        prompts = [request.prompt_ids for request in requests for _ in range(samples)]
-        longest = max(map(len, prompts))
-        # On the left, so that all answers begin at the same position.
-        rows = [[self.end_token] * (longest - len(ids)) + ids for ids in prompts]
-        mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+        requests = [request for request, _ in batch]
+        prompts = [(head, request.prompt_ids[len(head) :]) for request, head in batch for _ in range(samples)]
+        # Heads are filled up on the right, as their keys and values are; the rest on the left, so that all answers
+        # begin at the same position.
+        longest_head, longest_rest = (max(len(prompt[part]) for prompt in prompts) for part in (0, 1))
+        longest = longest_head + longest_rest
+        rows, mask = [], []
+        for head, rest in prompts:
+            filler = longest - len(head) - len(rest)
+            rows.append([*head, *[self.end_token] * filler, *rest])
+            mask.append([*[1] * len(head), *[0] * filler, *[1] * len(rest)])
         device = self.model.causal.device
         processors = LogitsProcessorList()
         if decoding.kind == "sample":
@@ -138,10 +172,45 @@ class TransformersEngine:
             attention_mask_BT=torch.tensor(mask, device=device),
             config=self._config(decoding, beams=beams),
             logits_processor=processors,
+            cache=self._cache([head for head, _ in prompts], kept, beams=beams) if longest_head else None,
         )
         texts = [self._text(row) for row in continued_RT[:, longest:].tolist()]
         each = beams * samples
         return [texts[start : start + each] for start in range(0, len(texts), each)]
+
+    def _cache(self, heads: list[tuple[int, ...]], kept: Kept, *, beams: int) -> DynamicCache:
+        """Lay out keys and values of each row's head; those of a head that was not in the last batch are computed."""
+        distinct = list(dict.fromkeys(head for head in heads if head))
+        for head in [head for head in kept if head not in distinct]:
+            del kept[head]
+        if new := [head for head in distinct if head not in kept]:
+            longest = max(map(len, new))
+            ids = [[*head, *[self.end_token] * (longest - len(head))] for head in new]
+            # A causal model never looks to the right, so the filler changes nothing.
+            found = self.model.prefill(torch.tensor(ids, device=self.model.causal.device))
+            for row, head in enumerate(new):
+                kept[head] = []
+                for layer in found.layers:
+                    assert isinstance(layer, DynamicLayer), "check_support lets full attention through and nothing else"
+                    assert isinstance(layer.keys, Tensor) and isinstance(layer.values, Tensor)
+                    keys, values = (part[row, :, : len(head)].clone() for part in (layer.keys, layer.values))
+                    kept[head].append((keys, values))
+        longest = max(map(len, heads))
+        cache = DynamicCache()
+        for number, (some_keys, some_values) in enumerate(kept[distinct[0]]):
+            empty = some_keys[:, :0], some_values[:, :0]
+            for_rows = [kept[head][number] if head else empty for head in heads]
+            keys, values = (
+                torch.stack([F.pad(row[part], (0, 0, 0, longest - row[part].shape[1])) for row in for_rows])
+                for part in (0, 1)
+            )
+            cache.update(keys.repeat_interleave(beams, 0), values.repeat_interleave(beams, 0), number)
+        # Most of a sorted batch's heads are not asked for again; the last may be, unless it is too large to stay.
+        for head in distinct[:-1]:
+            del kept[head]
+        if _bytes(kept[distinct[-1]]) > KEPT_BYTES:
+            del kept[distinct[-1]]
+        return cache
 
     def _config(self, decoding: Decoding, *, beams: int) -> GenerationConfig:
         # What is not said here would be filled in from the model's own file: a repetition penalty, for one, which
@@ -167,6 +236,10 @@ class TransformersEngine:
         text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
         assert isinstance(text, str)
         return text
+
+
+def _bytes(layers: list[tuple[Tensor, Tensor]]) -> int:
+    return sum(part.numel() * part.element_size() for layer in layers for part in layer)
 
 
 class SeededSampling(LogitsProcessor):

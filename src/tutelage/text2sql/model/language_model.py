@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    Cache,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedConfig,
@@ -233,8 +234,16 @@ class LanguageModel(nn.Module):
         attention_mask_BT: Tensor,
         config: GenerationConfig,
         logits_processor: LogitsProcessorList | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Continue prompts that are padded on the left.
+
+        Args:
+            input_ids_BT: The prompts.
+            attention_mask_BT: 0 where there is padding.
+            config: How they are continued.
+            logits_processor: Changes logits before a token is chosen.
+            cache: Keys and values of the prompts' first tokens, a row for each beam of each prompt.
 
         Returns:
             Prompts and continuations [B × sequences asked for, T + new tokens].
@@ -244,10 +253,18 @@ class LanguageModel(nn.Module):
             input_ids=input_ids_BT,
             attention_mask=attention_mask_BT,
             generation_config=config,
+            past_key_values=cache,
             logits_processor=logits_processor,
             synced_gpus=self.sharded,
         )
         return continued
+
+    def prefill(self, input_ids_BT: Tensor) -> Cache:
+        """Compute keys and values of prompts' first tokens, padded on the right."""
+        with torch.no_grad():
+            cache = self.causal.base_model(input_ids=input_ids_BT, use_cache=True).past_key_values
+        assert isinstance(cache, Cache)
+        return cache
 
     def save(self, folder: Path) -> None:
         """Write what transformers (or, with an adapter, peft) loads, and the tokenizer."""

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutelage.text2sql.prompts.prefixes import LEAST_SHARED, common_prefix, group_by_prefix
+
 IGNORED = -100  # a target that carries no loss
-LEAST_SHARED = 64  # tokens; to share less saves less than the bookkeeping costs
 
 
 class Sample(NamedTuple):
@@ -75,14 +76,6 @@ class TokenBatch(NamedTuple):
     answers_in_step: int
 
 
-def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Count the tokens that all prompts begin with, the last token of each left out."""
-    # Whatever the first and the last in the order of a dictionary share, those between them share as well.
-    first, last = min(prompts, key=list), max(prompts, key=list)
-    most = min(map(len, prompts)) - 1
-    return next((n for n in range(most) if first[n] != last[n]), most)
-
-
 def grow(samples: Sequence[Sample]) -> list[Tree]:
     """Make one tree of samples that share enough tokens, else one of each."""
     shared = common_prefix([sample.prompt_ids for sample in samples])
@@ -112,7 +105,7 @@ def plan_trees(
     """
     trees: list[list[int]] = []
     too_long = 0
-    for group, shared in _groups([np.asarray(sample.prompt_ids, dtype=np.int64) for sample in samples]):
+    for group, shared in group_by_prefix([np.asarray(sample.prompt_ids, dtype=np.int64) for sample in samples]):
         members = [group[i] for i in rng.permutation(len(group))]
         # As many trees as are needed, of as even a number of branches as that allows.
         cap = -(-len(members) // -(-len(members) // branches))
@@ -131,32 +124,6 @@ def plan_trees(
             too_long += len(group)
         trees += found
     return trees, too_long
-
-
-def _groups(prompts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:
-    """Group prompts that share at least LEAST_SHARED tokens, with how many they share.
-
-    In the order of a dictionary neighbours share most. A prompt joins the group before it unless all together would
-    then save less, since they share less, than without it.
-    """
-    order = sorted(range(len(prompts)), key=lambda index: prompts[index].tolist())
-    groups: list[tuple[list[int], int]] = []
-    for number, index in enumerate(order):
-        if number:
-            group, shared = groups[-1]
-            common = min(shared, _shared(prompts[order[number - 1]], prompts[index]))
-            if common >= LEAST_SHARED and len(group) * common >= (len(group) - 1) * shared:
-                groups[-1] = ([*group, index], common)
-                continue
-        groups.append(([index], len(prompts[index]) - 1))
-    return [(group, shared if len(group) > 1 else 0) for group, shared in groups]
-
-
-def _shared(one: np.ndarray, other: np.ndarray) -> int:
-    """Tokens that two prompts begin with, the last token of each left out."""
-    most = min(len(one), len(other)) - 1
-    differ = np.flatnonzero(one[:most] != other[:most])
-    return int(differ[0]) if len(differ) else most
 
 
 def interleaved(lengths: Sequence[int], kinds: Sequence[str]) -> list[int]:
