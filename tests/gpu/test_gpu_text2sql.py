@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from tutelage.core.curves import read_curves
 from tutelage.core.run import train
 from tutelage.core.store import Store
 from tutelage.text2sql.model.tiny import Tiny
@@ -74,24 +75,17 @@ def test_spread_weights_are_tested_at_the_end(folder_of_tiny: Path, tmp_path: Pa
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/ex"] >= 0
 
 
-def test_packed_attention_is_attention_sample_by_sample(gpu: torch.device) -> None:
-    from tutelage.text2sql.model import attention
-
-    torch.manual_seed(0)
-    lengths = (130, 7, 259)
-    query, key, value = (
-        torch.randn(1, heads, sum(lengths), 64, device=gpu, dtype=torch.bfloat16) for heads in (8, 2, 2)
-    )
-    found, _ = attention.packed_attention(torch.nn.Module(), query, key, value, None, lengths=lengths)
-    start = 0
-    for length in lengths:
-        q, k, v = (states[:, :, start : start + length].float() for states in (query, key, value))
-        k, v = (states.repeat_interleave(4, 1) for states in (k, v))
-        scores = q @ k.transpose(-1, -2) / 8
-        hidden = torch.ones(length, length, dtype=torch.bool, device=gpu).triu(1)
-        expected = (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(1, 2)
-        torch.testing.assert_close(found[:, start : start + length].float(), expected, rtol=2e-2, atol=2e-2)
-        start += length
+def test_rows_of_several_samples_have_the_losses_of_single_ones(
+    folder_of_tiny: Path, compose_config: Compose, tmp_path: Path
+) -> None:
+    """Whatever kernel the GPU takes for packed rows (flex_attention for shared prefixes), it sees no other sample."""
+    losses = []
+    for packing in ("true", "false"):
+        still = ["optim.lr=1e-12", "trainer.precision=32-true", f"data.packing={packing}", "adapter=full"]
+        folder = tmp_path / packing
+        train(compose_config(*SMALL, *pretrained(folder_of_tiny), *still), folder=folder)
+        losses.append(read_curves(folder)["val/loss"][0][1])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])
