@@ -15,11 +15,13 @@ from filelock import FileLock
 from omegaconf import DictConfig
 from PIL import Image
 
+from tutelage.core.curves import read_curves
 from tutelage.core.errors import ConfigError, DataError, RunError
 from tutelage.core.evaluate import compare, evaluate
 from tutelage.core.results import read_metrics
 from tutelage.core.run import make_trainer, open_task, train
 from tutelage.core.run_folder import LOCK, best_checkpoint
+from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.task import label_shares
 
 SMALL = [
@@ -364,3 +366,19 @@ def test_pictures_are_loaded_at_the_highest_resolution_that_a_network_asks_for(
     assert sides("model.teacher.resolution=64") == (64, 48)  # the student keeps the data's
     assert sides("model.teacher.resolution=64", "method=supervised") == (48, 48)
     assert sides("model.student.resolution=32") == (48, 32)
+
+
+def test_only_steps_that_are_written_or_shown_are_logged(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[int] = []
+    log_dict = Distillation.log_dict
+
+    def counted(module: Distillation, values: dict[str, Any], **options: Any) -> None:
+        logged.extend([module.trainer.global_step] * ("train/loss" in values))
+        log_dict(module, values, **options)
+
+    monkeypatch.setattr(Distillation, "log_dict", counted)
+    train(compose_config(*SMALL, "method=supervised", "trainer.log_every_n_steps=2"), folder=tmp_path / "run")
+    assert [step for step, _ in read_curves(tmp_path / "run")["train/loss"]] == [1, 3, 5, 7, 9]
+    assert logged == [1, 3, 4, 5, 7, 9]  # 4 ends the first epoch, whose line shows its loss
