@@ -90,7 +90,8 @@ class Distillation(LightningModule):
                 prefix = f"train/{name}" if len(self.terms) > 1 else "train"
                 logged |= {f"{prefix}/{key}": value for key, value in named.items()}
         # Where nothing is written, logging would cost a millisecond a value: half of the trainer's own time.
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+        every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0 or self.trainer.is_last_batch:
             self.log_dict({**logged, "train/loss": loss.detach()})
         return loss
 
