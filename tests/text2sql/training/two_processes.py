@@ -39,7 +39,7 @@ if __name__ == "__main__":
                 gradient_clip_val=1.0,
                 accumulate_grad_batches=2,
             )
-            trainer.fit(wired, datamodule=datamodule(out))
+            trainer.fit(wired, datamodule=datamodule(out, shared=True))
             trainer.save_checkpoint(out / "last.ckpt")
             if trainer.is_global_zero:
                 state = torch.load(out / "last.ckpt", weights_only=True)["state_dict"]
