@@ -70,8 +70,8 @@ def main() -> None:
     module = Distillation(
         network("student"),
         task_loss=build(cfg.loss),
-        terms=build_terms(cfg.method),
-        teacher=Teacher(network("teacher")),
+        terms=build_terms(cfg.method, teachers=["teacher"]),
+        teachers={"teacher": Teacher(network("teacher"))},
         data=DataInfo(
             num_samples=batch,
             label_names=tuple(str(number) for number in range(NUM_LABELS)),
@@ -150,7 +150,7 @@ class Paired(Callback):
 def floor_step(module: Distillation, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
     """Do what no distillation can leave out."""
     with torch.no_grad():
-        module._teachers[0].network(batch.images_BCHW)
+        module.teachers["teacher"].network(batch.images_BCHW)
     loss: Tensor = module.task_loss(module.student(batch.images_BCHW).logits_BK, batch.target_BK)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

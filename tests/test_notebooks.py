@@ -21,7 +21,7 @@ def test_cam_distillation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = next(path for path in NOTEBOOKS if path.stem == "cam_distillation")
     small = "data.num_train=40 data.num_val=12 data.num_test=16 data.batch_size=8 trainer.max_epochs=1"
     monkeypatch.setenv(
-        "TUTELAGE_NOTEBOOK", f"{small} trainer.threads=1 model.teacher_training=null trainer.log_every_n_steps=1"
+        "TUTELAGE_NOTEBOOK", f"{small} trainer.threads=1 teacher.trainer.max_epochs=1 trainer.log_every_n_steps=1"
     )
     monkeypatch.setenv("TUTELAGE_NOTEBOOK_FOLDER", str(tmp_path / "run"))
     notebook = nbformat.read(path, as_version=4)

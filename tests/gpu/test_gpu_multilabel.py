@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data.num_train=640", "data.num_val=64", "data.num_test=64", "data.cache=device", "trainer.max_epochs=1",
-    "model.teacher_training.trainer.max_epochs=1", "trainer.progress_bar=false",
+    "teacher.trainer.max_epochs=1", "trainer.progress_bar=false",
 ]  # fmt: skip
 Compose = Callable[..., DictConfig]
 

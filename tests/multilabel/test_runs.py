@@ -195,7 +195,7 @@ def test_the_teacher_is_frozen_and_stays_as_it_was(compose_config: Compose, tmp_
     task.prepare()
     datamodule = task.datamodule()
     module = task.module(datamodule)
-    teacher = module._teachers[0]  # type: ignore[attr-defined, index]
+    teacher = module.teachers["teacher"]  # type: ignore[union-attr, index]
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     student = {name: value.clone() for name, value in module.student.state_dict().items()}  # type: ignore[union-attr]
     trainer = Trainer(

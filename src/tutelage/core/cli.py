@@ -17,7 +17,8 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -88,6 +89,9 @@ def main(
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     sweep = bool(flags & {"-m", "--multirun"})
     try:
+        config.register_combinations(overrides)
+        overrides = [_expand_glob(override, overrides) for override in overrides]
+        sys.argv[1:] = [*(argument for argument in arguments if argument.startswith("-")), *overrides]
         if not flags & QUESTIONS:
             if of_two is not None and any(override.startswith("against=") for override in overrides):
                 of_two(*_two_runs(overrides))
@@ -268,10 +272,29 @@ def _check_task(cfg: DictConfig) -> None:
         if choice is None or not folder.is_dir():
             continue
         tasks = {path.stem: tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
-        if tasks.get(choice) and task not in tasks[choice]:
-            fitting = [name for name, its_tasks in tasks.items() if not its_tasks or task in its_tasks]
-            hint = f"choose from: {', '.join(fitting)}; or take task={'|'.join(sorted(tasks[choice]))}"
-            raise ConfigError(group, f"{choice} is not for task={task}", hint)
+        for name in str(choice).split("+"):
+            if tasks.get(name) and task not in tasks[name]:
+                hint = f"choose from: {', '.join(_fitting(folder, task))}; or take task={'|'.join(sorted(tasks[name]))}"
+                raise ConfigError(group, f"{name} is not for task={task}", hint)
+
+
+def _fitting(folder: Path, task: str) -> list[str]:
+    """The choices of a group that a task can use."""
+    tasks = {path.stem: tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
+    return [name for name, its_tasks in tasks.items() if not its_tasks or task in its_tasks]
+
+
+def _expand_glob(override: str, overrides: list[str]) -> str:
+    """Write ``group=glob(…)`` as the choices that it matches, without those that are made for another task."""
+    group, _, value = override.partition("=")
+    if not value.startswith("glob(") or not (CONF / group).is_dir():
+        return override
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    pattern: Any = parsed.value()
+    if not isinstance(pattern, Glob):
+        return override
+    task = next((other.partition("=")[2] for other in overrides if other.startswith("task=")), "multilabel")
+    return f"{group}={','.join(pattern.filter(_fitting(CONF / group, task)))}"
 
 
 def tasks_of(path: Path) -> set[str]:

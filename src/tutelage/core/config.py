@@ -1,11 +1,15 @@
 """The typed root of every config. Imports no torch, so that ``--help`` answers at once."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+from tutelage.core.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -49,6 +53,8 @@ class Config:
     loss: Any = None
     head: Any = None
     scoring: Any = None  # which split is scored, and how; evaluate.py run=… may change it
+    teacher: Any = None  # the recipe that a teacher is trained by
+    teachers: Any = None  # several of them
     # text2sql
     adapter: Any = None
     prompt: Any = None
@@ -94,3 +100,20 @@ def register() -> None:
     """Make the schemas known to Hydra."""
     ConfigStore.instance().store("schema", Config)
     ConfigStore.instance().store("evaluate_schema", EvaluateConfig)
+
+
+def register_combinations(overrides: Iterable[str]) -> None:
+    """Make ``group=a+b`` a choice for each such value on a command line: both files, each under its own name.
+
+    Raises:
+        ConfigError: One name twice.
+    """
+    for override in overrides:
+        group, _, value = override.partition("=")
+        for combination in re.findall(r"\w+(?:\+\w+)+", value):
+            names = combination.split("+")
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(group, f"{combination} has two terms named {name}", "give each name once")
+            defaults = ["_self_", *(f"{name}@{name}" for name in names)]
+            ConfigStore.instance().store(name=combination, group=group.lstrip("+"), node={"defaults": defaults})

@@ -11,6 +11,7 @@ from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
 from tutelage.multilabel.data.source import Batch, SplitName
 from tutelage.multilabel.metrics import MultilabelScores, Prediction
+from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field
 from tutelage.multilabel.results.localisation import Localisation
@@ -51,7 +52,7 @@ class Scored:
 class ScoringModule(LightningModule):
     """Runs a network over a split and computes its scores."""
 
-    def __init__(self, network: Network, datamodule: MultilabelDataModule, *, threshold: float) -> None:
+    def __init__(self, network: Network | Ensemble, datamodule: MultilabelDataModule, *, threshold: float) -> None:
         super().__init__()
         self.network = network
         self.split = datamodule.source.split(datamodule.test_split)
@@ -81,7 +82,9 @@ class ScoringModule(LightningModule):
         self.result = Scored({name: PERCENT * value for name, value in found.items()}, prediction)
 
 
-def scored(trainer: Trainer, network: Network, datamodule: MultilabelDataModule, *, threshold: float = 0.5) -> Scored:
+def scored(
+    trainer: Trainer, network: Network | Ensemble, datamodule: MultilabelDataModule, *, threshold: float = 0.5
+) -> Scored:
     """Score a network on the data module's test split, over all processes of the trainer."""
     module = ScoringModule(network, datamodule, threshold=threshold)
     was_training = network.training

@@ -2,6 +2,7 @@
 
 # N images, K labels
 
+import copy
 import csv
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from tutelage.core.build import build, split
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
+from tutelage.core.store import file_hash
 from tutelage.core.task import Metrics, Task
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import teacher
@@ -29,8 +31,9 @@ from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModu
 from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
 from tutelage.multilabel.evaluation import Scored, Scoring, scored
 from tutelage.multilabel.methods.method import DataInfo
-from tutelage.multilabel.module import Distillation
-from tutelage.multilabel.networks.network import Network, Pair, build_network
+from tutelage.multilabel.module import Distillation, set_up
+from tutelage.multilabel.networks.ensemble import Ensemble
+from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
 from tutelage.multilabel.results import comparison, report
 from tutelage.multilabel.results.exporting import best_student
 from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
@@ -55,7 +58,8 @@ class MultilabelTask(Task):
         self.source: Source = build(source_node, where="data")
         self.pair: Pair = build(cfg.model, where="model")
         self.scoring: Scoring = Scoring() if cfg.scoring is None else build(cfg.scoring, where="scoring")
-        self.teacher_folder: Path | None = None  # of a teacher that was trained here; known after prepare
+        self._selection_aps: dict[str, list[float]] = {}  # under combine=by_ap; known after prepare
+        self.teacher_folders: dict[str, Path] = {}  # of teachers that were trained here; known after prepare
 
     def check(self) -> None:
         for term in self.terms.values():
@@ -68,8 +72,10 @@ class MultilabelTask(Task):
             )
         if len(self.source.split("val").ids) == 0:
             raise ConfigError("data", "no validation samples to select a checkpoint by", "give the val split some")
-        if self.needs_teacher and self.pair.teacher.checkpoint is not None:
-            check_labels(Path(self.pair.teacher.checkpoint), self.source.label_names)
+        if self.needs_teacher:
+            for spec in self.teacher_specs:
+                if spec.network.checkpoint is not None:
+                    check_labels(Path(spec.network.checkpoint), self.source.label_names, where=spec.where)
 
     def check_scoring(self) -> None:
         path = self.folder / results.MANIFEST
@@ -87,15 +93,58 @@ class MultilabelTask(Task):
     @cached_property
     def terms(self) -> dict[str, TermSpec]:
         """The terms of the loss beside the task's, by name."""
-        return build_terms(self.cfg.method)
+        several = self.combine == "terms"
+        return build_terms(
+            self.cfg.method, teachers=[spec.name for spec in self.teacher_specs] if several else ["teacher"]
+        )
+
+    @cached_property
+    def teacher_specs(self) -> list[teacher.TeacherSpec]:
+        """The teachers; none of them is touched where no method reads one."""
+        return teacher.teacher_specs(self.cfg)
+
+    @property
+    def combine(self) -> teacher.Combine:
+        """What becomes of several teachers."""
+        return teacher.combination(self.cfg)
 
     @property
     def needs_teacher(self) -> bool:
         return any(term.method.teacher_reads for term in self.terms.values())
 
     def prepare(self) -> None:
-        if self.needs_teacher and self.pair.teacher.checkpoint is None:
-            self.teacher_folder = teacher.train_teacher(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+        if not self.needs_teacher:
+            return
+        fingerprint = self.source.fingerprint
+        keys = [teacher.teacher_key(spec, fingerprint=fingerprint) for spec in self.teacher_specs if spec.is_trained]
+        if any(self.store.find("teachers", key) is None for key in keys):
+            self._rehearse()
+        for spec in self.teacher_specs:
+            if spec.is_trained:
+                self.teacher_folders[spec.name] = teacher.train_teacher(spec, store=self.store, fingerprint=fingerprint)
+        if self.combine == "by_ap":
+            for spec in self.teacher_specs:
+                self._selection_ap(spec)
+
+    def _rehearse(self) -> None:
+        """Set the methods up on networks without weights, so that what does not fit is refused before a teacher trains.
+
+        Raises:
+            ConfigError: A network lacks what a method reads.
+        """
+        student = self._build(
+            replace(self.pair.student, weights="none", checkpoint=None), self.cfg.head, where="model.student"
+        )
+        networks = {
+            spec.name: self._build(
+                replace(spec.network, weights="none", checkpoint=None), spec.config.head, where=spec.where
+            )
+            for spec in self.teacher_specs
+        }
+        data = data_info(self.source, batch_size=self.loading.batch_size)
+        for term in copy.deepcopy(self.terms).values():
+            if term.method.teacher_reads:
+                student = set_up(term, student, self._as_teachers(networks)[term.teacher], data)
 
     def prepare_scoring(self) -> None:
         """Nothing: the student and the data are all."""
@@ -112,22 +161,20 @@ class MultilabelTask(Task):
 
     def _loading(self) -> LoaderConfig:
         """Load at the highest resolution that a network asks for: what is enlarged has no more detail than before."""
-        specs = [self.pair.student, *([self.pair.teacher] if self.needs_teacher else [])]
+        specs = [self.pair.student, *([spec.network for spec in self.teacher_specs] if self.needs_teacher else [])]
         own = [spec.resolution for spec in specs if spec.resolution is not None]
         loading: LoaderConfig = replace(self.loading, resolution=max([self.loading.resolution, *own]))
         return loading
 
     def module(self, datamodule: LightningDataModule) -> Distillation:
-        student = self._network("student")
+        student = self._student()
         if self.pair.student.checkpoint is None:
             student.init_head_bias(label_shares(self.source.split("train").targets_NK))
         module = Distillation(
             student,
             task_loss=build(self.cfg.loss, where="loss"),
             terms=self.terms,
-            teacher=teacher.Teacher(self.teacher_network, compile=self.cfg.trainer.compile)
-            if self.needs_teacher
-            else None,
+            teachers=self._as_teachers(self.teacher_networks, compile=self.cfg.trainer.compile),
             data=data_info(self.source, batch_size=self.loading.batch_size),
             optim=_optim(self.cfg.optim),
             compile=self.cfg.trainer.compile,
@@ -143,43 +190,83 @@ class MultilabelTask(Task):
             student,
             task_loss=build(self.cfg.loss, where="loss"),
             terms={},
-            teacher=None,
+            teachers={},
             data=data_info(self.source, batch_size=self.loading.batch_size),
             optim=_optim(self.cfg.optim),
         )
 
     @cached_property
-    def teacher_network(self) -> Network:
-        network = self._network("teacher")
-        if self.teacher_folder is not None:
-            network.load_state_dict(teacher.best_weights(self.teacher_folder))
-        return network
+    def teacher_networks(self) -> dict[str, Network]:
+        """The teachers' networks with their weights, by name; empty where no method reads one."""
+        networks = {}
+        for spec in self.teacher_specs if self.needs_teacher else []:
+            folder = self.teacher_folders.get(spec.name)
+            # A checkpoint follows: no hub need be asked.
+            network_spec = spec.network if folder is None else replace(spec.network, weights="none")
+            networks[spec.name] = self._build(network_spec, spec.config.head, where=spec.where)
+            if folder is not None:
+                networks[spec.name].load_state_dict(teacher.best_weights(folder))
+        return networks
+
+    def _as_teachers(self, networks: Mapping[str, Network], *, compile: bool = False) -> dict[str, teacher.Teacher]:
+        if len(networks) > 1 and self.combine != "terms":
+            ap_TK = torch.ones(len(networks), len(self.source.label_names))
+            if self.combine == "by_ap" and self._selection_aps:
+                # Never 0 for all teachers, of a label that the selection split lacks.
+                ap_TK = torch.tensor([self._selection_aps[name] for name in networks]) + 1e-6
+            return {"teacher": teacher.Teacher(Ensemble(list(networks.values()), ap_TK), compile=compile)}
+        if len(networks) == 1 and self.combine != "terms":
+            return {"teacher": teacher.Teacher(next(iter(networks.values())), compile=compile)}
+        return {name: teacher.Teacher(network, compile=compile) for name, network in networks.items()}
+
+    def _selection_ap(self, spec: teacher.TeacherSpec) -> None:
+        """Find a teacher's average precision of each label on the selection split, or compute it once."""
+        if spec.network.checkpoint is not None:
+            made_by: dict[str, Any] = {"checkpoint": file_hash(Path(spec.network.checkpoint))}
+        else:
+            made_by = teacher.teacher_key(spec, fingerprint=self.source.fingerprint)
+        inputs = {"teacher": made_by, "data": self.source.fingerprint, "resolution": self.loading.resolution}
+
+        def compute(folder: Path) -> None:
+            on_gpu = torch.cuda.is_available() and self.cfg.trainer.accelerator != "cpu"
+            device = torch.device("cuda" if on_gpu else "cpu")
+            ap_K = teacher.selection_ap(self.teacher_networks[spec.name], self.datamodule(), device=device)
+            results.write_json(folder / "ap.json", {"ap": ap_K})
+
+        folder = self.store.make("teacher_ap", inputs, compute)
+        self._selection_aps[spec.name] = results.read_json(folder / "ap.json")["ap"]
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Distillation) and isinstance(datamodule, MultilabelDataModule)
         split, threshold = self.scoring.split, self.scoring.threshold
         student = scored(trainer, module.student, datamodule, threshold=threshold)
-        # A finished run is scored without its teacher.
-        teacher_network = module.teacher.network if module.teacher is not None else None
-        of_teacher = None
-        if teacher_network is not None:
-            of_teacher = scored(trainer, teacher_network, datamodule, threshold=threshold)
+        # A finished run is scored without a teacher. Several are scored as the mean that taught, or each for itself.
+        teachers = {
+            name: each.network
+            for name, each in module.teachers.items()
+            if not any(network.spec.features_only for network in each.networks)
+        }
+        teacher_scores = {
+            name: scored(trainer, network, datamodule, threshold=threshold) for name, network in teachers.items()
+        }
         if trainer.is_global_zero:
             self._write(student)
-            networks, both = {"student": module.student}, {"student": student}
-            if teacher_network is not None and of_teacher is not None:
-                networks["teacher"], both["teacher"] = teacher_network, of_teacher
-            report.keep_classes(self.out, label_names=self.source.label_names, scored=both)
+            networks: dict[str, Network | Ensemble] = {"student": module.student, **teachers}
+            report.keep_classes(
+                self.out, label_names=self.source.label_names, scored={"student": student, **teacher_scores}
+            )
             report.keep_maps(self.out, networks=networks, datamodule=datamodule)
         found: Metrics = {f"{split}/{name}": value for name, value in student.metrics.items()}
         found |= {"student/parameters": sum(p.numel() for p in module.student.parameters())}
-        if teacher_network is not None and of_teacher is not None:
-            found |= {f"teacher/{split}/{name}": value for name, value in of_teacher.metrics.items()}
-            found |= {"teacher/parameters": sum(p.numel() for p in teacher_network.parameters())}
-        if self.teacher_folder is not None:
-            own = results.read_metrics(self.teacher_folder)
-            assert own is not None
-            found["teacher/time/train_s"] = own["time/train_s"]
+        for name, network in teachers.items():
+            prefix = "teacher" if name == "teacher" else f"teacher/{name}"
+            found |= {f"{prefix}/{split}/{key}": value for key, value in teacher_scores[name].metrics.items()}
+            found |= {f"{prefix}/parameters": sum(p.numel() for p in network.parameters())}
+        if self.teacher_folders:
+            own = [results.read_metrics(folder) for folder in self.teacher_folders.values()]
+            found["teacher/time/train_s"] = sum(
+                float(metrics["time/train_s"]) for metrics in own if metrics is not None
+            )
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -197,21 +284,23 @@ class MultilabelTask(Task):
         report.write(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
 
-    def _network(self, role: str) -> Network:
-        spec = self.pair.student if role == "student" else self.pair.teacher
+    def _student(self) -> Network:
+        spec = self.pair.student
         checkpoints = self.folder / CHECKPOINTS
-        begun = (checkpoints / LAST).exists() or (checkpoints / BEST).exists()
-        if begun if role == "student" else self.teacher_folder is not None:
+        if (checkpoints / LAST).exists() or (checkpoints / BEST).exists():
             # Its own checkpoint follows, so what it started from may be gone, and no hub need be asked.
             spec = replace(spec, weights="none", checkpoint=None)
-        head = OmegaConf.to_container(self.cfg.head, resolve=True)
+        return self._build(spec, self.cfg.head, where="model.student")
+
+    def _build(self, spec: NetworkSpec, head_node: DictConfig, *, where: str) -> Network:
+        head = OmegaConf.to_container(head_node, resolve=True)
         assert isinstance(head, dict)
         return build_network(
             spec,
             num_labels=len(self.source.label_names),
             head={str(key): value for key, value in head.items()},
             resolution=self.loading.resolution,
-            where=f"model.{role}",
+            where=where,
         )
 
     def _write(self, student: Scored) -> None:
@@ -267,7 +356,7 @@ def differing_labels(theirs: Sequence[str], ours: Sequence[str]) -> str:
     return f"(only the network's: {sorted(only_theirs)[:5]}; only the data's: {sorted(only_ours)[:5]})"
 
 
-def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:
+def check_labels(checkpoint: Path, label_names: tuple[str, ...], *, where: str) -> None:
     """Refuse a teacher that was trained on other labels, where its run folder tells.
 
     Raises:
@@ -278,7 +367,7 @@ def check_labels(checkpoint: Path, label_names: tuple[str, ...]) -> None:
             theirs = tuple(results.read_json(folder / results.MANIFEST).get("labels", ()))
             if theirs != label_names:
                 raise ConfigError(
-                    "model.teacher.checkpoint",
+                    f"{where}.checkpoint",
                     f"{checkpoint} was trained on {len(theirs)} labels, the data has {len(label_names)} "
                     f"{differing_labels(theirs, label_names)}",
                     "give a teacher of this data, or none to train one",

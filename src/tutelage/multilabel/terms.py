@@ -1,5 +1,6 @@
 """The terms of the loss beside the task's: each a method with a λ of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,11 +36,13 @@ class TermSpec:
         method: Built.
         options: The keys that are not its own.
         where: Its place in the config, for errors.
+        teacher: The name of the teacher that it learns from.
     """
 
     method: Method
     options: TermOptions = field(default_factory=TermOptions)
     where: str = "method"
+    teacher: str = "teacher"
 
 
 class Term(nn.Module):
@@ -49,6 +52,7 @@ class Term(nn.Module):
 
     def __init__(self, spec: TermSpec) -> None:
         super().__init__()
+        self.teacher = spec.teacher
         self.method, self.weight = spec.method, Weight(spec.options.weight)
         # Of the method, on the training set; see Method.calibrate. A buffer, so that a resumed run knows.
         self.register_buffer("calibrated", torch.tensor(False))
@@ -63,8 +67,13 @@ class Term(nn.Module):
         return weight * method_loss, {**{name: value.detach() for name, value in named.items()}, "weight": weight}
 
 
-def build_terms(node: DictConfig) -> dict[str, TermSpec]:
-    """Build the methods of ``cfg.method``: one, or several by name (``method=cam_kd+mld``)."""
+def build_terms(node: DictConfig, *, teachers: Sequence[str] = ("teacher",)) -> dict[str, TermSpec]:
+    """Build the methods of ``cfg.method``: one, or several by name (``method=cam_kd+mld``).
+
+    Args:
+        node: Of the config.
+        teachers: Under each of them there is a term of each method.
+    """
     if "_target_" in node:
         nodes = {str(node["_target_"]).split(".")[-2]: ("method", node)}
     else:
@@ -72,7 +81,9 @@ def build_terms(node: DictConfig) -> dict[str, TermSpec]:
     terms = {}
     for name, (where, child) in nodes.items():
         options, own = split(child, TermOptions, where=where)
-        terms[name] = TermSpec(method=build(own, where=where), options=options, where=where)
+        for teacher in teachers:
+            key = name if len(teachers) == 1 else f"{name}@{teacher}"
+            terms[key] = TermSpec(method=build(own, where=where), options=options, where=where, teacher=teacher)
     return terms
 
 

@@ -46,7 +46,7 @@ def test_it_trains(
     datamodule.setup("fit")
     batch = datamodule.on_before_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
     student: NetOutput = module.student(batch.images_BCHW, reads=module.student_reads)
-    teacher = module._teachers[0](batch, reads=module.teacher_reads)
+    teacher = module.teachers["teacher"](batch, reads=module.teacher_reads["teacher"])
     teacher.logits_BK = teacher.logits_BK + 10  # an untrained teacher is sure of nothing
     loss, logged = module.terms[name](torch.tensor(1.0), student, teacher, batch, progress=0.0)
     loss.backward()

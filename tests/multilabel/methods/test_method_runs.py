@@ -29,7 +29,7 @@ SMALL = [
     "trainer.log_every_n_steps=1",
     "trainer.threads=1",
     "trainer.checkpoint_every_n_steps=2",
-    "model.teacher_training.trainer.max_epochs=1",
+    "teacher.trainer.max_epochs=1",
 ]
 # Trained variances, medians of the training set, a memory, a queue, a step that hides places.
 STATEFUL = {

@@ -276,7 +276,7 @@ def distillation(*, compile: bool = False) -> tuple[Distillation, Teacher]:
         small_network(),
         task_loss=Bce(reduction="mean"),
         terms={"mse": TermSpec(method=Mse())},
-        teacher=teacher,
+        teachers={"teacher": teacher},
         data=INFO,
         optim=None,  # type: ignore[arg-type]
         compile=compile,

@@ -52,11 +52,13 @@ class Head(nn.Module, ABC):
         pointwise: It sees the pooled embedding, and can be applied at each location. Other heads pool themselves.
         mean_is_logit: The mean of a label's map plus the label's bias is its logit, where the backbone's pooling is a
             mean. Of other heads the maps say where, and not how much.
+        has_maps: It makes class activation maps.
         label_embedding_dim: Channels of its embedding of each label; None where it has none.
     """
 
     pointwise: ClassVar[bool]
     mean_is_logit: ClassVar[bool]
+    has_maps: ClassVar[bool] = True
     label_embedding_dim: int | None = None
 
     @abstractmethod
@@ -91,6 +93,21 @@ class Linear(Head):
 
     def bias(self) -> nn.Parameter:
         return self.classifier.bias
+
+
+class FeaturesOnly(Head):
+    """No classifier: the backbone is all there is. Its logits have no columns."""
+
+    pointwise = True
+    mean_is_logit = False
+    has_maps = False
+
+    def forward(self, features: Features, *, reads: frozenset[Field]) -> NetOutput:
+        map_BCHW = features.feature_map()
+        return NetOutput(map_BCHW.new_empty(len(map_BCHW), 0))
+
+    def bias(self) -> None:
+        return None
 
 
 class Gmp(Head):

@@ -17,9 +17,12 @@ from tutelage.core.errors import ConfigError
 from tutelage.multilabel.networks import backbone as backbones
 from tutelage.multilabel.networks.backbone import Anatomy, Backbone
 from tutelage.multilabel.networks.cam import all_labels, with_grad_cams
-from tutelage.multilabel.networks.heads import MAPS, FeatureDims, Head
+from tutelage.multilabel.networks.heads import MAPS, FeatureDims, FeaturesOnly, Head
 from tutelage.multilabel.networks.output import Field, NetOutput
 from tutelage.multilabel.networks.weights import load_checkpoint, load_weights
+
+# What only a network with a classifier of the data's labels shows.
+OF_LABELS: frozenset[Field] = frozenset({"logits_BK", "cams_BKHW", "label_cams", "grad_cams", "label_embeddings_BKD"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class NetworkSpec:
             small batches, whose own would be noise. ``backbone``: all of it, so that the head alone learns: with
             ``head=linear`` a linear probe, and, as another run's ``checkpoint``, the first half of probing, then
             fine-tuning (Kumar et al., ICLR 2022).
+        features_only: A teacher without a classifier of the data's labels, such as a DINOv3 or CLIP tower: it is
+            neither trained nor scored, and serves methods that read features, stages or embeddings.
     """
 
     name: str
@@ -52,6 +57,7 @@ class NetworkSpec:
     channels_last: bool | None = None
     cams: Literal["head", "gradient"] = "head"
     frozen: Literal["batch_norm", "backbone"] | None = None
+    features_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +67,10 @@ class Pair:
     Attributes:
         teacher: Trained first, under supervision alone, unless it has a checkpoint.
         student: Learns from it.
-        teacher_training: What differs in the teacher's own training: parts of a config, such as ``trainer``.
     """
 
     teacher: NetworkSpec
     student: NetworkSpec
-    teacher_training: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,7 @@ class Network(nn.Module):
         raw, stages, watched = run(images_BCHW, with_stages="stages" in reads)
         wants_gradients = "grad_cams" in reads or (self.gradient_cams and bool(reads & MAPS))
         if wants_gradients:
+            # Of a head whose own maps are asked for beside its Grad-CAMs, both are made.
             reads_of_head = reads - MAPS if self.gradient_cams else reads
             output, grad_cams = with_grad_cams(
                 lambda seen: self._headed(seen, reads=reads_of_head), raw, to_map=self._to_map
@@ -213,6 +218,47 @@ class Network(nn.Module):
         watched = dict(self._features)
         self._features.clear()
         return raw, stages, watched
+
+    def check_reads(self, reads: frozenset[Field], *, where: str, method: str) -> None:
+        """Refuse to be read what the network does not have.
+
+        Args:
+            reads: What a method reads of this network.
+            where: The network's place in the config.
+            method: For the error.
+
+        Raises:
+            ConfigError: It shows no stages, no maps, no label embeddings, or no logits.
+        """
+        name = self.spec.name
+        if self.spec.features_only and (missing := reads & OF_LABELS):
+            raise ConfigError(
+                f"{where}.features_only",
+                f"{method} reads {', '.join(sorted(missing))}, which {name} has none of without a classifier",
+                "choose a method that reads features, or features_only=false",
+            )
+        if "stages" in reads and not self.anatomy.stages:
+            raise ConfigError(
+                f"{where}.name", f"{method} reads stages, and timm gives none of {name}", "choose another"
+            )
+        if reads & MAPS and not self.head.has_maps and self.spec.cams != "gradient":
+            raise ConfigError(
+                f"{where}.cams",
+                f"{method} reads class activation maps, and the head {type(self.head).__name__} makes none",
+                f"set {where}.cams=gradient for Grad-CAM",
+            )
+        if "grad_cams" in reads and not self.shape.map_is_pooled:
+            raise ConfigError(
+                f"{where}.name",
+                f"{method} reads Grad-CAMs, and none reaches the last map of {name}, which classifies by a token",
+                "choose another network, or a head that looks at all locations (gmp, lse, csra, ml_decoder)",
+            )
+        if "label_embeddings_BKD" in reads and self.head.label_embedding_dim is None:
+            raise ConfigError(
+                where,
+                f"{method} reads an embedding of each label, and the head {type(self.head).__name__} has none",
+                "choose head=ml_decoder with head.groups=null, for the teacher head@teacher.head=ml_decoder",
+            )
 
     def watch(self, names: Iterable[str]) -> None:
         """Keep what modules of the backbone put out, in ``NetOutput.features`` under the same names.
@@ -398,7 +444,9 @@ def build_network(
         )
     network = Network(
         backbone,
-        head=build(head, where="head", dims=dims, num_labels=num_labels),
+        head=FeaturesOnly()
+        if spec.features_only
+        else build(head, where=f"{where}.head", dims=dims, num_labels=num_labels),
         anatomy=anatomy,
         spec=spec,
         num_labels=num_labels,

@@ -74,9 +74,9 @@ def best_student(cfg: DictConfig, *, label_names: tuple[str, ...], checkpoint: P
     of them the student has is in its checkpoint.
     """
     pair: Pair = build(cfg.model, where="model")
-    head: Any = OmegaConf.to_container(cfg.head, resolve=True)
 
-    def untrained(spec: NetworkSpec, role: str) -> Network:
+    def untrained(spec: NetworkSpec, role: str, head_node: DictConfig) -> Network:
+        head: Any = OmegaConf.to_container(head_node, resolve=True)
         return build_network(
             replace(spec, weights="none", checkpoint=None),
             num_labels=len(label_names),
@@ -85,10 +85,10 @@ def best_student(cfg: DictConfig, *, label_names: tuple[str, ...], checkpoint: P
             where=f"model.{role}",
         )
 
-    student = untrained(pair.student, "student")
+    student = untrained(pair.student, "student", cfg.head)
     terms = build_terms(cfg.method) if "method" in cfg else {}
     if any(term.method.replaces_head for term in terms.values()):
-        teacher = untrained(pair.teacher, "teacher")
+        teacher = untrained(pair.teacher, "teacher", cfg.teacher.head)
         no_data = DataInfo(
             num_samples=0,
             label_names=label_names,

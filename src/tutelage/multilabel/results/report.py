@@ -25,6 +25,7 @@ from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
 from tutelage.multilabel.data.source import Source
 from tutelage.multilabel.evaluation import Scored
+from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network
 
 NUM_PICTURES = 8
@@ -33,7 +34,7 @@ CLASSES = "classes.csv"
 SHOWN = ("CF1", "OF1", "CF1@3", "OF1@3", "pointing_game", "cam_mass")
 
 
-def keep_maps(folder: Path, *, networks: Mapping[str, Network], datamodule: MultilabelDataModule) -> None:
+def keep_maps(folder: Path, *, networks: Mapping[str, Network | Ensemble], datamodule: MultilabelDataModule) -> None:
     """Keep pictures of the test split, evenly spaced, with each network's maps of the labels that are there."""
     split = datamodule.source.split(datamodule.test_split)
     chosen = np.unique(np.linspace(0, len(split.ids) - 1, NUM_PICTURES).astype(int))
