@@ -360,7 +360,7 @@ def test_pictures_are_loaded_at_the_highest_resolution_that_a_network_asks_for(
     def sides(*overrides: str) -> tuple[int, int]:
         task = open_task(compose_config(*SMALL, *overrides), folder=tmp_path / "run")
         batch = next(iter(task.datamodule().val_dataloader()))
-        return batch.images_BCHW.shape[-1], task._network("student").resolution
+        return batch.images_BCHW.shape[-1], task._student().resolution
 
     assert sides() == (48, 48)
     assert sides("model.teacher.resolution=64") == (64, 48)  # the student keeps the data's

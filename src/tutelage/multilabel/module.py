@@ -103,7 +103,7 @@ class Distillation(LightningModule):
         every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0 or self.trainer.is_last_batch:
             self.log_dict(logged)
-            self.log("train/loss", loss.detach(), prog_bar=True)
+            self.log_dict({"train/loss": loss.detach()}, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
