@@ -80,6 +80,8 @@ def test_a_run_leaves_what_was_promised(
     page = (folder / "report.html").read_text()
     assert "<svg" in page and page.count("data:image/png") > 10
     assert not re.search(r"""(src|href)=["']http""", page)  # self-contained
+    for section in ("Training pictures", "Maps", "Most wrong", "Hardest"):
+        assert section in page, section
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["data"]["fingerprint"]) == 16 and manifest["labels"] == list("0123456789")
 

@@ -99,9 +99,12 @@ def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_
     assert len(predictions) == metrics["test/ex_count"] + metrics["test/ex_held_out_count"]
     assert {"id", "db_id", "sql", "candidates"} <= predictions[0].keys()
     with (folder / "items.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(predictions)
+        items = list(csv.DictReader(file))
+    assert len(items) == len(predictions)
     page = (folder / "report.html").read_text()
     assert "Explored: what explored holds" in page and "<svg" in page
+    right = sum(item["right"] == "1" for item in items)
+    assert page.count('<div class="pairs') == min(5, right) + min(5, len(items) - right)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["corpus"]["seeds"] == 0
 

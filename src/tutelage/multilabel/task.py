@@ -256,6 +256,7 @@ class MultilabelTask(Task):
                 self.out, label_names=self.source.label_names, scored={"student": student, **teacher_scores}
             )
             report.keep_maps(self.out, networks=networks, datamodule=datamodule)
+            report.keep_examples(self.out, prediction=student.prediction, datamodule=datamodule)
         found: Metrics = {f"{split}/{name}": value for name, value in student.metrics.items()}
         found |= {"student/parameters": sum(p.numel() for p in module.student.parameters())}
         for name, network in teachers.items():

@@ -1,6 +1,5 @@
 """The page of ask.py: its API, and what a person sees and does in a real browser."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser import chromium
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.database.executor import Executor
@@ -43,14 +43,8 @@ def address(session: Session) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def test_the_api(run: SimpleNamespace, session: Session, shop: Path) -> None:

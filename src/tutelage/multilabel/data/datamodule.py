@@ -101,6 +101,13 @@ class MultilabelDataModule(LightningDataModule):
         assert isinstance(batch, Batch)
         return batch.images_BCHW.cpu()
 
+    def training_images(self, indices: Sequence[int], *, views: int) -> Tensor:
+        """Return some training pictures as the student meets them: uint8 [len(indices), views, 3, R, R], on the CPU."""
+        dataset = self._dataset("train", self.augment)
+        batch = collate([dataset[index, view] for index in indices for view in range(views)])
+        assert isinstance(batch, Batch)
+        return batch.images_BCHW.cpu().reshape(len(indices), views, *batch.images_BCHW.shape[1:])
+
     def on_before_batch_transfer(self, batch: Batch | DataError, dataloader_idx: int) -> Batch:
         """Raise, in the training process, the error that a loader process met (see `collate`)."""
         if isinstance(batch, DataError):

@@ -29,6 +29,9 @@ from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network
 
 NUM_PICTURES = 8
+NUM_EXAMPLES, NUM_VIEWS = 4, 5  # training pictures, and how often each is augmented
+EXAMPLES = "examples.npz"  # training pictures with their augmentations, and the most wrong test pictures
+HARDEST = 8  # labels
 MAPS = "maps.npz"  # what the picture grid is drawn from, so that a report can be written again without a network
 CLASSES = "classes.csv"
 SHOWN = ("CF1", "OF1", "CF1@3", "OF1@3", "pointing_game", "cam_mass")
@@ -57,6 +60,29 @@ def keep_maps(folder: Path, *, networks: Mapping[str, Network | Ensemble], datam
             if np.array_equal(before["ids"], kept["ids"]):
                 kept |= {name: before[name] for name in before.files if name.endswith("_teacher")}
     np.savez_compressed(folder / MAPS, **kept)  # type: ignore[arg-type]
+
+
+def keep_examples(folder: Path, *, prediction: scoring.Prediction, datamodule: MultilabelDataModule) -> None:
+    """Keep what shows the training: augmented pictures, and the test pictures on which the student is most wrong.
+
+    How wrong it is on a picture is the binary cross-entropy of its logits, a mean over the labels that are known.
+    """
+    train, test = datamodule.source.split("train"), datamodule.source.split(datamodule.test_split)
+    shown = np.unique(np.linspace(0, len(train.ids) - 1, NUM_EXAMPLES).astype(int))
+    known_NK = prediction.targets_NK >= 0
+    signed_NK = np.where(prediction.targets_NK == 1, -1, 1) * prediction.logits_NK
+    wrong_N = np.sum(np.logaddexp(0, signed_NK) * known_NK, axis=1) / np.maximum(known_NK.sum(axis=1), 1)
+    worst = np.argsort(-wrong_N, kind="stable")[:NUM_PICTURES]
+    indices = prediction.index_N[worst]
+    np.savez_compressed(
+        folder / EXAMPLES,
+        train=datamodule.training_images(shown.tolist(), views=NUM_VIEWS).numpy(),
+        train_ids=np.array([train.ids[index] for index in shown]),
+        wrong=datamodule.evaluation_images(datamodule.test_split, indices.tolist()).numpy(),
+        wrong_ids=np.array([test.ids[index] for index in indices]),
+        wrong_logits=prediction.logits_NK[worst],
+        wrong_targets=prediction.targets_NK[worst],
+    )
 
 
 def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[str, Scored]) -> None:
@@ -150,6 +176,8 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
         without_positives=[row["label"] for row in classes if row["positives"] == "0"],
         class_figure=svg(_draw_classes(classes)),
         pictures=_pictures(folder, label_names=source.label_names),
+        examples=_examples(folder, label_names=source.label_names),
+        hardest=_hardest(classes),
         metrics=metrics,
         config=OmegaConf.to_yaml(cfg, resolve=True),
     )
@@ -172,10 +200,47 @@ def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
             [float(row["teacher_AP"]) for row in ordered], places, label="teacher", marker="|", s=60, color="black"
         )
     axes.barh(places, [float(row["student_AP"]) for row in ordered], label="student", alpha=0.7)
-    axes.set_yticks(places, [row["label"] for row in ordered], fontsize=7)
+    axes.set_yticks(places, [_cut(row["label"]) for row in ordered], fontsize=7)
     axes.set(xlabel="average precision, percent", xlim=(0, 100))
     axes.legend(fontsize=8)
     return figure
+
+
+def _cut(label: str, *, length: int = 32) -> str:
+    return label if len(label) <= length else f"{label[: length - 1]}…"
+
+
+def _hardest(classes: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The labels of the lowest AP; one or two positives say nothing about a label."""
+    scored = [row for row in classes if row["student_AP"] and int(row["positives"]) >= 5]
+    return sorted(scored, key=lambda row: float(row["student_AP"]))[:HARDEST]
+
+
+def _examples(folder: Path, *, label_names: Sequence[str]) -> dict[str, Any] | None:
+    """What was kept of training pictures and wrong ones; None for a run of before they were kept."""
+    if not (folder / EXAMPLES).is_file():
+        return None
+    with np.load(folder / EXAMPLES) as kept:
+        content = dict(kept)
+    train = [
+        {"id": str(name), "uris": [_png(view_3RR.transpose(1, 2, 0)) for view_3RR in views]}
+        for name, views in zip(content["train_ids"], content["train"], strict=True)
+    ]
+    wrong = []
+    for n, name in enumerate(content["wrong_ids"]):
+        probability_K = 1 / (1 + np.exp(-content["wrong_logits"][n].astype(np.float64)))
+        target_K = content["wrong_targets"][n]
+        missed = _named((target_K == 1) & (probability_K < 0.5), probability_K, label_names)
+        invented = _named((target_K == 0) & (probability_K > 0.5), probability_K, label_names)
+        uri = _png(content["wrong"][n].transpose(1, 2, 0))
+        wrong.append({"id": str(name), "uri": uri, "missed": missed, "invented": invented})
+    return {"train": train, "wrong": wrong}
+
+
+def _named(
+    which_K: NDArray[np.bool_], probability_K: NDArray[np.float64], label_names: Sequence[str]
+) -> list[tuple[str, float]]:
+    return [(label_names[k], float(probability_K[k])) for k in np.flatnonzero(which_K).tolist()]
 
 
 def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -82,12 +82,23 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str
         protocol=PROTOCOL,
         curves=svg(draw_curves(folder, losses=["train/loss"])) if trained else "",
         groups=groups(items),
+        examples=examples(items),
         wrong=[item for item in items if item["right"] == "0"][:100],
         notes=notes,
         metrics=metrics,
         config=OmegaConf.to_yaml(cfg, resolve=True),
     )
     write_atomically(folder / "report.html", visible(page))
+
+
+def examples(items: Sequence[Mapping[str, str]], *, of_each: int = 5) -> list[Mapping[str, str]]:
+    """Choose questions that show what the model does: right ones and wrong ones, spread evenly over the test set."""
+    chosen: list[Mapping[str, str]] = []
+    for right in ("1", "0"):
+        found = [item for item in items if item["right"] == right]
+        count = min(of_each, len(found))
+        chosen += [found[index * len(found) // count] for index in range(count)]
+    return chosen
 
 
 def groups(items: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
