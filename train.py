@@ -13,8 +13,11 @@ from tutelage.core import cli, startup
 def job(cfg: DictConfig, folder: Path) -> object:
     """Train one run; a sweeper that optimises reads the returned validation score."""
     startup.prepare()
-    from tutelage.core.run import train  # here, so that --help need not import torch
+    from tutelage.core.run import prepare, train  # here, so that --help need not import torch
 
+    if cfg.prepare_only:
+        prepare(cfg, folder=folder)
+        return None
     return train(cfg, folder=folder)["val/best"]
 
 

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage.core import config
+from tutelage.core import config, launch
 from tutelage.core.config import CONF
 from tutelage.core.errors import ConfigError, RunError, UserError
 from tutelage.core.overrides import parse
@@ -100,6 +100,8 @@ def main(
                 of_run(finished)
                 return
             _check(config_name, overrides, sweep=sweep)
+            if not launch.first() or _prepares(overrides):
+                sys.argv.append("hydra.output_subdir=null")  # the run's config is written by who trains, once
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
@@ -173,10 +175,16 @@ def _keep_failure(folder: Path, error: str) -> None:
 def _finished_run(overrides: list[str]) -> FinishedRun | None:
     """Recognise ``run=<folder of a run>``; a folder that is no run yet is one to be made."""
     given, rest = _take(overrides, "run", "trust")
-    if "run" not in given or not _is_run(Path(given["run"])):
+    if "run" not in given or not _is_run(Path(given["run"])) or _prepares(overrides):
         return None
+    if rest and not launch.first():
+        return None  # rank 0 of the same command may be writing the folder at this moment
     trusted = tuple(name for name in given.get("trust", "").strip("[]").split(",") if name)
     return FinishedRun(Path(given["run"]), trusted, tuple(rest))
+
+
+def _prepares(overrides: list[str]) -> bool:
+    return any(override.lower() == "prepare_only=true" for override in overrides)
 
 
 def _take(overrides: list[str], *keys: str) -> tuple[Mapping[str, str], list[str]]:
@@ -210,6 +218,15 @@ def refuse_other_settings(run: FinishedRun) -> None:
     path = run.folder / ".hydra" / "overrides.yaml"
     before = [str(override) for override in OmegaConf.load(path)] if path.exists() else []
     new = [override for override in run.overrides if override not in before]
+    if launch.inside() and run.overrides and not new:
+        # The other ranks compose what is typed: with less than the whole command they would train something else.
+        _, whole = _take(before, "run", "trust")
+        if left_out := [override for override in whole if override not in run.overrides]:
+            raise ConfigError(
+                "run",
+                f"the command leaves out {' '.join(left_out)}",
+                f"give the whole command, or run={run.folder} alone",
+            )
     if new:
         raise ConfigError(
             "run",

@@ -64,6 +64,7 @@ class Config:
     logger: Any = None
     report: Any = None
     seed: int = 1
+    prepare_only: bool = False  # make what training needs first, such as a teacher, and stop
     run: str = MISSING  # the run's folder
     store: str = MISSING  # where costly results are kept
 

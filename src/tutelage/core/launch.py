@@ -34,8 +34,8 @@ def refuse_to_train_first(what: str) -> None:
         raise ConfigError(
             "store",
             f"{what} is not trained yet, and the processes of torchrun cannot train it first",
-            "train it with one process first: the same command without torchrun, and with trainer.devices=1 "
-            "trainer.num_nodes=1 trainer.strategy=auto; it can be stopped when the student begins",
+            "train it with one process first: the same command without torchrun, and with prepare_only=true "
+            "trainer.devices=1 trainer.num_nodes=1 trainer.strategy=auto",
         )
 
 

@@ -73,6 +73,17 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         return fit(task)
 
 
+def prepare(cfg: DictConfig, *, folder: Path) -> None:
+    """Make what training needs first, such as a teacher, or find it in the store, and train nothing else.
+
+    The folder keeps no config of this, so that the same command can train there afterwards.
+    """
+    cfg.run = str(folder)
+    with exclusive(folder):
+        open_task(cfg, folder=folder).prepare()
+    print(f"prepared: what this training needs first is in {cfg.store}")
+
+
 def open_task(cfg: DictConfig, *, folder: Path) -> Task:
     """Check a whole config and make its task, ready to train; nothing costly happens."""
     task = make_task(cfg, folder=folder, out=folder)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tutelage.core import results
+from tutelage.core import launch, results
 from tutelage.core.build import build, split
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
@@ -121,7 +121,11 @@ class MultilabelTask(Task):
             self._rehearse()
         for spec in self.teacher_specs:
             if spec.is_trained:
-                self.teacher_folders[spec.name] = teacher.train_teacher(spec, store=self.store, fingerprint=fingerprint)
+                folder = teacher.train_teacher(spec, store=self.store, fingerprint=fingerprint)
+                self.teacher_folders[spec.name] = folder
+                if launch.first():
+                    score = (results.read_metrics(folder) or {}).get("val/best", float("nan"))
+                    print(f"{spec.name}, {spec.network.name}: {float(score):.2f} mAP on its selection split")
         if self.combine == "by_ap":
             for spec in self.teacher_specs:
                 self._selection_ap(spec)
