@@ -94,7 +94,7 @@ def test_autocast_changes_nothing(name: str) -> None:
     torch.testing.assert_close(found, LOSSES[name](STUDENT, TEACHER))
 
 
-@pytest.mark.parametrize("name", LOSSES.keys() - {"kdsvd"})
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"kdsvd"}))
 def test_the_gradient_is_the_slope(name: str) -> None:
     student = STUDENT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(LOSSES[name](student, TEACHER).sum(), student)
