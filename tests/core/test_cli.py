@@ -22,7 +22,7 @@ SLIPS = [
     ("epochs=3", "epochs: no such key. Did you mean trainer.max_epochs?"),
     ("zzzz=3", "zzzz: no such key. Keys there: task, data, model, method, optim, trainer"),
     ("trainer.max_epochs=many", "trainer.max_epochs: 'many' does not fit (Value 'many' of type 'str' could not"),
-    ("method=cam_k", "method: no choice 'cam_k'. Did you mean cam_kd? choose from: cam_kd, "),
+    ("method=cam_k", "method: no choice 'cam_k'. Did you mean cam_kd? choose from: at, cam_kd, "),
     ("task=text2sql method=cam_kd", "method: cam_kd is not for task=text2sql. Choose from: "),
     ("data=spider", "data: spider is not for task=multilabel. Choose from: coco, digits, "),
     ("seed=1,2", "seed: several values for one run. Add -m for a sweep"),

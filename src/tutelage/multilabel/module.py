@@ -138,6 +138,11 @@ def set_up(spec: TermSpec, student: Network, teacher: Teacher, data: DataInfo) -
     """
     method = spec.method
     kind = type(method).__name__
+    for network in teacher.networks:
+        if network.spec.features_only:  # before the method looks for what it does not have
+            network.check_reads(method.teacher_reads, where="model.teacher", method=kind)
+    # Then again: a method reads less of networks that have less, which it says in its setup.
+    ready = method.setup(student, teacher.networks[0], data) or student
     student.check_reads(method.student_reads, where="model.student", method=kind)
     for network in teacher.networks:
         network.check_reads(method.teacher_reads, where="model.teacher", method=kind)
@@ -147,7 +152,7 @@ def set_up(spec: TermSpec, student: Network, teacher: Teacher, data: DataInfo) -
             f"{kind} reads {', '.join(sorted(unfit))}, and features of several networks have no mean",
             "set teachers.combine=terms",
         )
-    return method.setup(student, teacher.networks[0], data) or student
+    return ready
 
 
 def _union(reads: Iterable[frozenset[Field]]) -> frozenset[Field]:

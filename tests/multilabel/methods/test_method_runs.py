@@ -30,6 +30,7 @@ SMALL = [
     "trainer.threads=1",
     "trainer.checkpoint_every_n_steps=2",
     "teacher.trainer.max_epochs=1",
+    "teacher.batch_size=8",
 ]
 # Trained variances, medians of the training set, a memory, a queue, a step that hides places.
 STATEFUL = {

@@ -31,8 +31,9 @@ def norm_in_fp64(self: Any, hidden: Tensor) -> Tensor:
     return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
 
-def exact_nll(hidden_NH: Tensor, target_N: Tensor, *, head: nn.Module) -> Tensor:
-    return F.cross_entropy(head(hidden_NH), target_N, reduction="sum")
+def exact_log_probs(hidden_NH: Tensor, target_N: Tensor, *, head: nn.Module) -> Tensor:
+    """What the loss computes, in fp64 throughout."""
+    return -functional.cross_entropy(head(hidden_NH), target_N, reduction="none")
 
 
 def network(config: PreTrainedConfig, adapter: Adapter, *, fp64_norms: bool = True) -> LanguageModel:
@@ -90,7 +91,7 @@ def worst(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 def test_trees_equal_samples_one_by_one(
     kind: str, adapter: Adapter, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language_model, "answer_nll", exact_nll)
+    monkeypatch.setattr(language_model, "answer_log_probs", exact_log_probs)
     model = network(CONFIGS[kind], adapter)
     if checkpointing:
         model.causal.gradient_checkpointing_enable({"use_reentrant": False})
@@ -110,7 +111,7 @@ def test_trees_equal_samples_one_by_one(
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_with_the_models_own_fp32_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums in another order round to other fp32 numbers in the norms; that is all that differs."""
-    monkeypatch.setattr(language_model, "answer_nll", exact_nll)
+    monkeypatch.setattr(language_model, "answer_log_probs", exact_log_probs)
     model = network(CONFIGS[kind], Lora(rank=4, alpha=8), fp64_norms=False)
     expected = loss_and_gradients(model, [pad([sample], answers_in_step=1) for sample in samples_of(TREES)])
     found = loss_and_gradients(model, [pack(TREES, answers_in_step=1)])
