@@ -33,7 +33,7 @@ def norm_in_fp64(self: Any, hidden: Tensor) -> Tensor:
 
 def exact_log_probs(hidden_NH: Tensor, target_N: Tensor, *, head: nn.Module) -> Tensor:
     """What the loss computes, in fp64 throughout."""
-    return -functional.cross_entropy(head(hidden_NH), target_N, reduction="none")
+    return -F.cross_entropy(head(hidden_NH), target_N, reduction="none")
 
 
 def network(config: PreTrainedConfig, adapter: Adapter, *, fp64_norms: bool = True) -> LanguageModel:
