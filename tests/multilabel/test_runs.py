@@ -77,6 +77,8 @@ def test_a_run_leaves_what_was_promised(
 
     table = capsys.readouterr().out
     assert "teacher" in table and "student" in table and f"{metrics['test/mAP']:.2f}" in table
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    assert list(thresholds) == list("0123456789") and all(0 < value < 1 for value in thresholds.values())
     page = (folder / "report.html").read_text()
     assert "<svg" in page and page.count("data:image/png") > 10
     assert not re.search(r"""(src|href)=["']http""", page)  # self-contained

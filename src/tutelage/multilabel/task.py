@@ -28,7 +28,7 @@ from tutelage.core.task import Metrics, Task
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import teacher
 from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
-from tutelage.multilabel.data.source import IGNORED, PRESENT, Source
+from tutelage.multilabel.data.source import IGNORED, PRESENT, Source, SplitName
 from tutelage.multilabel.evaluation import Scored, Scoring, scored
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation, set_up
@@ -36,6 +36,7 @@ from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
 from tutelage.multilabel.results import comparison, report
 from tutelage.multilabel.results.exporting import best_student
+from tutelage.multilabel.results.thresholds import tune_thresholds, write_thresholds
 from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
 
 
@@ -154,13 +155,16 @@ class MultilabelTask(Task):
         """Nothing: the student and the data are all."""
 
     def datamodule(self) -> MultilabelDataModule:
+        return self._datamodule(self.scoring.split)
+
+    def _datamodule(self, scored_split: SplitName) -> MultilabelDataModule:
         augment = build(self.cfg.augment, where="augment")
         return MultilabelDataModule(
             self.source,
             augment=augment,
             loading=self._loading(),
             seed=self.cfg.seed,
-            test_split=self.scoring.split,
+            test_split=scored_split,
         )
 
     def _loading(self) -> LoaderConfig:
@@ -253,8 +257,14 @@ class MultilabelTask(Task):
         teacher_scores = {
             name: scored(trainer, network, datamodule, threshold=threshold) for name, network in teachers.items()
         }
+        selection = None
+        if self.out == self.folder:  # its own scores, and not those of other data or settings
+            selection = scored(trainer, module.student, self._datamodule("val"), threshold=threshold).prediction
         if trainer.is_global_zero:
             self._write(student)
+            if selection is not None:
+                thresholds_K = tune_thresholds(selection.logits_NK, selection.targets_NK)
+                write_thresholds(self.folder, labels=self.source.label_names, thresholds_K=thresholds_K)
             networks: dict[str, Network | Ensemble] = {"student": module.student, **teachers}
             report.keep_classes(
                 self.out, label_names=self.source.label_names, scored={"student": student, **teacher_scores}
