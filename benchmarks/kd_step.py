@@ -85,6 +85,7 @@ def main() -> None:
         images_BCHW=torch.randint(0, 256, (batch, 3, resolution, resolution), dtype=torch.uint8, device=device),
         target_BK=(torch.rand(batch, NUM_LABELS, device=device) < 0.04).to(torch.int8),
         index_B=torch.arange(batch, device=device),
+        view_B=torch.zeros(batch, dtype=torch.int64, device=device),
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -140,7 +140,9 @@ class Step:
         target_BK = torch.zeros(setting.batch, num_labels, dtype=torch.int8)
         target_BK.scatter_(1, torch.rand(setting.batch, num_labels).topk(POSITIVES, dim=1).indices, 1)
         images = torch.randint(0, 256, (setting.batch, 3, setting.resolution, setting.resolution), dtype=torch.uint8)
-        self.batch = Batch(*(value.to(self.device) for value in (images, target_BK, torch.arange(setting.batch))))
+        rows_B = torch.arange(setting.batch)
+        made = Batch(images, target_BK, index_B=rows_B, view_B=torch.zeros_like(rows_B))
+        self.batch = Batch(*(value.to(self.device) for value in made))
         if self.method.calibrates:
             with torch.no_grad():
                 shown = self.teacher(self.batch, reads=self.method.teacher_reads)

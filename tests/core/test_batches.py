@@ -28,7 +28,7 @@ def test_an_epoch_visits_each_sample_at_most_once() -> None:
     assert len(batches) == 5
     first, second = batches.epoch(0), batches.epoch(1)
     assert all(len(batch) == 4 for batch in first)
-    seen = [index for batch in first for index in batch]
+    seen = [index for batch in first for index, _ in batch]
     assert len(set(seen)) == 20 and set(seen) <= set(range(23))
     assert first != second and first == TrainBatches(23, batch_size=4, seed=1).epoch(0)
     assert first != TrainBatches(23, batch_size=4, seed=2).epoch(0)
@@ -39,6 +39,18 @@ def test_the_ranks_share_the_batch_of_one_process() -> None:
     shares = [TrainBatches(23, batch_size=4, seed=1, rank=rank, world_size=2).epoch(3) for rank in range(2)]
     for together, left, right in zip(whole, *shares, strict=True):
         assert sorted(left + right) == sorted(together) and len(left) == len(right) == 2
+
+
+def test_the_view_is_the_epoch_modulo_the_number_of_views() -> None:
+    def views(plan: TrainBatches) -> list[set[int]]:
+        return [{view for batch in plan.epoch(epoch) for _, view in batch} for epoch in range(7)]
+
+    fresh = TrainBatches(23, batch_size=4, seed=1)
+    assert views(fresh) == [{epoch} for epoch in range(7)]
+    three = TrainBatches(23, batch_size=4, seed=1, views=3)
+    assert views(three) == [{0}, {1}, {2}, {0}, {1}, {2}, {0}]
+    order = [[index for batch in three.epoch(epoch) for index, _ in batch] for epoch in (0, 3)]
+    assert order[0] != order[1]  # the same views in another order
 
 
 @pytest.mark.parametrize("num_samples", [1, 7, 8, 9])

@@ -36,7 +36,7 @@ def key(cfg: DictConfig) -> dict[str, object]:
         "optim.lr=1", "optim=sgd_cosine", "loss=asl", "augment=flip", "head=ml_decoder", "trainer.ema_decay=0.9",
         "trainer.max_epochs=99", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2", "seed=7",
         "data.batch_size=4", "trainer.gradient_clip_val=1", "method=mld", "model.student.name=resnet18",
-        "trainer.devices=2", "trainer.precision=bf16-mixed", "model.teacher.cams=gradient",
+        "trainer.devices=2", "trainer.precision=bf16-mixed", "augment.seed=5", "model.teacher.cams=gradient",
     ],
 )  # fmt: skip
 def test_nothing_that_is_set_on_the_student_makes_another_teacher(compose_config: Compose, override: str) -> None:
@@ -48,11 +48,16 @@ def test_nothing_that_is_set_on_the_student_makes_another_teacher(compose_config
     [
         "teacher.optim.lr=1", "optim@teacher.optim=sgd_cosine", "loss@teacher.loss=asl", "head@teacher.head=gmp",
         "augment@teacher.augment=flip", "teacher.trainer.max_epochs=3", "teacher.trainer.ema_decay=0.9",
-        "teacher.batch_size=4", "model.teacher.name=resnet18", "data.resolution=40",
+        "teacher.batch_size=4", "teacher.augment.seed=5", "model.teacher.name=resnet18", "data.resolution=40",
     ],
 )  # fmt: skip
 def test_what_makes_a_teacher_is_in_its_key(compose_config: Compose, override: str) -> None:
     assert key(compose_config(override)) != key(compose_config())
+
+
+def test_a_teacher_sees_a_new_view_every_epoch(compose_config: Compose) -> None:
+    (spec,) = teacher_specs(compose_config("data.views=2"))
+    assert spec.config.data.views is None
 
 
 def test_a_data_sets_recipe_is_the_teachers_too(compose_config: Compose) -> None:

@@ -1,4 +1,4 @@
-"""Which samples make which batch: a function of (seed, epoch), and of nothing else.
+"""Which samples make which batch, and in which view: a function of (seed, epoch), and of nothing else.
 
 That is what makes a resumed run equal an uninterrupted one, and two processes equal one.
 """
@@ -16,11 +16,14 @@ from tutelage.core.startup import loader_processes
 PADDING = -1  # the index of a row that only fills up a batch, and counts nowhere
 
 
-class SizedDataset(Sized, Protocol):
-    """A map-style data set that is told the epoch with every index, since augmentation depends on it."""
+Key = tuple[int, int]  # which sample, and which view of it: what the data set is asked for
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """Return the sample of (index, epoch). An index of PADDING is a filler."""
+
+class SizedDataset(Sized, Protocol):
+    """A map-style data set that is told the view with every index, since augmentation depends on it."""
+
+    def __getitem__(self, key: Key) -> Any:
+        """Return a sample. An index of PADDING is a filler."""
         ...
 
 
@@ -31,13 +34,23 @@ class TrainBatches:
     What does not fill a batch at an epoch's end waits for another epoch.
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        views: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         """Plan batches.
 
         Args:
             num_samples: Samples in the training split.
             batch_size: Samples of one optimiser step over all ranks, per accumulated micro-batch.
             seed: With the epoch it fixes the order.
+            views: Epoch e shows view e modulo this; None shows view e.
             rank: This process.
             world_size: All processes.
 
@@ -58,18 +71,18 @@ class TrainBatches:
                 f"{batch_size} does not divide by {world_size} processes; it is the batch over all of them",
                 f"use a multiple of {world_size}",
             )
-        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.num_samples, self.batch_size, self.seed, self.views = num_samples, batch_size, seed, views
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.num_samples // self.batch_size
 
-    def epoch(self, epoch: int) -> list[list[int]]:
-        """Return this rank's batches of an epoch, as indices."""
+    def epoch(self, epoch: int) -> list[list[Key]]:
+        """Return this rank's batches of an epoch."""
+        view = epoch if self.views is None else epoch % self.views
         order = generator(self.seed, "order", epoch).permutation(self.num_samples)
         whole = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
-        batches: list[list[int]] = whole[:, self.rank :: self.world_size].tolist()
-        return batches
+        return [[(index, view) for index in batch] for batch in whole[:, self.rank :: self.world_size].tolist()]
 
 
 class EvalBatches:
@@ -89,15 +102,15 @@ class EvalBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         return iter([[(index, 0) for index in batch] for batch in self.batches])
 
 
 class EpochPlan(Sized, Protocol):
     """Plans this rank's batches of any epoch; as many in each."""
 
-    def epoch(self, epoch: int) -> list[list[int]]:
-        """Return the batches of an epoch, as indices."""
+    def epoch(self, epoch: int) -> list[list[Key]]:
+        """Return the batches of an epoch."""
         ...
 
 
@@ -125,9 +138,12 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch, start = self.epoch, self.batch
-        keys = [[(index, epoch) for index in batch] for batch in self.batches.epoch(epoch)[start:]]
         loader = make_loader(
-            self.dataset, batches=keys, collate=self.collate, workers=self.workers, pin_memory=self.pin_memory
+            self.dataset,
+            batches=self.batches.epoch(epoch)[start:],
+            collate=self.collate,
+            workers=self.workers,
+            pin_memory=self.pin_memory,
         )
         for position, batch in enumerate(loader, start + 1):
             # Set before the batch is handed out: a checkpoint taken after its step must point past it.
@@ -144,7 +160,7 @@ class TrainLoader:
 def make_loader(
     dataset: SizedDataset, *, batches: Any, collate: Callable[[list[Any]], Any], workers: int, pin_memory: bool = False
 ) -> DataLoader[Any]:
-    """Load batches of (index, epoch) keys, in order, with worker processes where ``workers`` is not 0.
+    """Load batches of keys, in order, with worker processes where ``workers`` is not 0.
 
     There are never more workers than cores, whatever is asked for; that changes no batch.
     """

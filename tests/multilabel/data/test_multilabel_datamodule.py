@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,57 @@ def test_evaluation_counts_each_sample_once_in_order() -> None:
     assert torch.equal(batches[0].images_BCHW, expected)
 
 
+def views(batches: list[Batch]) -> dict[tuple[int, int], torch.Tensor]:
+    """Return each picture by (index, view)."""
+    return {
+        (int(index), int(view)): image
+        for batch in batches
+        for image, index, view in zip(batch.images_BCHW, batch.index_B, batch.view_B, strict=True)
+    }
+
+
+def epochs(number: int, **settings) -> list[Batch]:
+    loader = data(**settings).train_dataloader()
+    return [batch for _ in range(number) for batch in loader]
+
+
+def test_a_view_is_named_by_index_and_view_in_every_run() -> None:
+    """The run's seed orders the batches; what they show is the augment seed's."""
+    first, second = epochs(4, seed=1), epochs(4, seed=2)
+    assert [batch.index_B.tolist() for batch in first] != [batch.index_B.tolist() for batch in second]
+    shared = views(first).keys() & views(second).keys()
+    assert len(shared) > 10
+    assert all(torch.equal(views(first)[key], views(second)[key]) for key in shared)
+    other = views(epochs(4, seed=1, augment=replace(AUGMENT, seed=1)))
+    assert other.keys() == views(first).keys()
+    assert not all(torch.equal(image, views(first)[key]) for key, image in other.items())
+
+
+def test_an_epoch_shows_its_view_modulo_their_number() -> None:
+    found = epochs(4, views=2)
+    assert [batch.view_B.tolist() for batch in found] == [[view] * 4 for view in (0, 0, 1, 1, 0, 0, 1, 1)]
+    fresh, repeated = views(epochs(2)), views(found)
+    assert all(torch.equal(image, repeated[key]) for key, image in fresh.items() if key in repeated)
+    for key, image in views(found[4:]).items():
+        assert torch.equal(image, repeated[key])
+    shown = data(views=2).training_images([3, 5], views=3)
+    assert torch.equal(shown[:, 2], shown[:, 0]) and not torch.equal(shown[:, 1], shown[:, 0])
+
+
+def test_augmentation_without_chance_has_one_view() -> None:
+    assert {int(view) for batch in epochs(3, augment=Augment()) for view in batch.view_B} == {0}
+
+
+def test_what_is_not_augmented_is_no_view() -> None:
+    for loader in (data().val_dataloader(), data().calibration_dataloader()):
+        assert {int(view) for batch in loader for view in batch.view_B} == {PADDING}
+    with pytest.warns(UserWarning, match="passed over"):
+        skipped = epochs(3, source=Drawn(bad=2))
+    for batch in skipped:
+        assert torch.equal(batch.view_B == PADDING, batch.index_B == PADDING)
+    assert any(PADDING in batch.view_B for batch in skipped)
+
+
 def test_training_batches_follow_seed_and_epoch() -> None:
     loader = data().train_dataloader()
     first, second = list(loader), list(loader)
@@ -98,7 +150,7 @@ def test_device_cache_lies_on_the_trainers_device() -> None:
     loader = cached.val_dataloader()
     assert loader.num_workers == 0 and not loader.pin_memory
     batches = list(loader)
-    assert [value.device.type for batch in batches for value in batch] == ["meta"] * 9
+    assert [value.device.type for batch in batches for value in batch] == ["meta"] * 12
     assert [tuple(batch.images_BCHW.shape) for batch in batches] == [(4, 3, 16, 16), (4, 3, 16, 16), (3, 3, 16, 16)]
 
 
@@ -155,7 +207,7 @@ def test_cache_that_does_not_fit_is_refused_at_once(monkeypatch: pytest.MonkeyPa
         data(cache="memory").test_dataloader()
 
 
-@pytest.mark.parametrize(("key", "value"), [("resolution", 0), ("batch_size", 0), ("workers", -1)])
+@pytest.mark.parametrize(("key", "value"), [("resolution", 0), ("batch_size", 0), ("workers", -1), ("views", 0)])
 def test_values_that_cannot_work(key: str, value: int) -> None:
     with pytest.raises(ConfigError, match=rf"data\.{key}"):
         data(**{key: value})

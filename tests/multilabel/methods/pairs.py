@@ -83,7 +83,8 @@ def batch() -> Batch:
     pixels = torch.randint(
         0, 256, (len(TARGET_BK), 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
-    return Batch(pixels, TARGET_BK.clone(), torch.arange(len(TARGET_BK)))
+    index_B = torch.arange(len(TARGET_BK))
+    return Batch(pixels, TARGET_BK.clone(), index_B, torch.zeros_like(index_B))
 
 
 def with_padding(real: Batch) -> Batch:
@@ -92,11 +93,12 @@ def with_padding(real: Batch) -> Batch:
         torch.cat([real.images_BCHW, torch.full_like(real.images_BCHW[:1], 255)]),
         torch.cat([real.target_BK, torch.ones_like(real.target_BK[:1])]),
         torch.cat([real.index_B, torch.tensor([-1])]),
+        torch.cat([real.view_B, torch.tensor([-1])]),
     )
 
 
 def permuted(real: Batch, order: Tensor) -> Batch:
-    return Batch(real.images_BCHW[order], real.target_BK[order], real.index_B[order])
+    return Batch(*(value[order] for value in real))
 
 
 def make(name: str, **settings: Any) -> Method:

@@ -46,7 +46,7 @@ def step(name: str, *, compile: bool) -> tuple[Tensor, Tensor]:
         compile=compile,
     )
     images = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    batch = Batch(images, torch.eye(4, dtype=torch.int8), torch.arange(4))
+    batch = Batch(images, torch.eye(4, dtype=torch.int8), torch.arange(4), torch.zeros(4, dtype=torch.int64))
     teacher = module._teachers[0](batch, reads=module.teacher_reads)
     student = module.student(batch.images_BCHW, reads=module.student_reads)
     loss, _ = module.terms[name](torch.tensor(1.0), student, teacher, batch, progress=0.5)

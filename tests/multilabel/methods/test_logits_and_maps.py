@@ -87,7 +87,8 @@ def batch(single: bool = False) -> Batch:
         target_BK = torch.tensor(
             [[1, 0, 1, 0, 0], [0, 1, 0, -1, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0], [-1, 1, 1, 0, 0], [1, 0, -1, -1, 1]]
         )
-    return Batch(torch.zeros(B, 3, 1, 1, dtype=torch.uint8), target_BK.to(torch.int8), torch.arange(B))
+    images = torch.zeros(B, 3, 1, 1, dtype=torch.uint8)
+    return Batch(images, target_BK.to(torch.int8), torch.arange(B), torch.zeros(B, dtype=torch.int64))
 
 
 def total(method: Method, student: NetOutput, teacher: NetOutput, given: Batch) -> Tensor:
@@ -130,7 +131,7 @@ def test_order_does_not_matter(name: str, changes: dict[str, Any]) -> None:
     student, teacher = output(1), output(2, side=8)
     expected = total(method, student, teacher, given)
     rows, labels = torch.tensor([4, 0, 5, 2, 1, 3]), torch.tensor([3, 0, 4, 1, 2])
-    shuffled = Batch(given.images_BCHW, given.target_BK[rows][:, labels], given.index_B[rows])
+    shuffled = Batch(given.images_BCHW, given.target_BK[rows][:, labels], given.index_B[rows], given.view_B)
     found = total(method, select(student, rows, labels), select(teacher, rows, labels), shuffled)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

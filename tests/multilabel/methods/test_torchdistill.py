@@ -77,5 +77,5 @@ def test_at() -> None:
         NetOutput(torch.zeros(3, 1), stages=tuple(shown["output"] for shown in each.values()))
         for each in (student, teacher)
     ]
-    batch = Batch(torch.zeros(3, 3, 1, 1), torch.zeros(3, 1), torch.arange(3))
+    batch = Batch(torch.zeros(3, 3, 1, 1), torch.zeros(3, 1), torch.arange(3), torch.zeros(3))
     torch.testing.assert_close(At(stages=2)(*outputs, batch, 0.0)["at"], expected)

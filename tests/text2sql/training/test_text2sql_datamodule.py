@@ -82,7 +82,7 @@ def test_answers_in_step_counts_over_ranks_and_passes(world_size: int, micro_row
         of_ranks = [batches.epoch(epoch) for batches in ranks]
         assert {len(passes) for passes in of_ranks} == {len(ranks[0])}  # ranks wait for each other
         for start in range(0, len(ranks[0]), ranks[0].passes):
-            rows = [row for passes in of_ranks for one in passes[start : start + ranks[0].passes] for row in one]
+            rows = [row for passes in of_ranks for one in passes[start : start + ranks[0].passes] for row, _ in one]
             rows = [row for row in rows if row != PADDING]
             expected = sum(answers[row] for row in rows)
             assert {ranks[0].answers_in_step(epoch, row) for row in rows} == {expected}
@@ -97,7 +97,7 @@ def test_every_row_is_in_every_epoch_once(world_size: int, micro_rows: int, size
     stages = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     ranks = plans(stages, step_rows=8, micro_rows=micro_rows, world_size=world_size)
     for epoch in range(3):
-        rows = [row for batches in ranks for one in batches.epoch(epoch) for row in one if row != PADDING]
+        rows = [row for batches in ranks for one in batches.epoch(epoch) for row, _ in one if row != PADDING]
         assert sorted(rows) == list(range(sum(sizes)))
         steps = np.concatenate(ranks[0].steps(epoch)).tolist()
         assert [sorted(steps[stage.start : stage.stop]) for stage in stages] == [list(stage) for stage in stages]

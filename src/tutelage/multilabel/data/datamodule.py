@@ -29,6 +29,8 @@ class LoaderConfig:
     Attributes:
         resolution: Side R of the square that pictures are resized or cropped to.
         batch_size: Samples of one step over all processes.
+        views: How many augmented views there are of each picture: epoch e shows view e modulo this. None: as many as
+            epochs, so that each epoch shows a new one.
         workers: Loader processes of each training process; 0 loads in the process itself.
         cache: Where decoded pictures are kept: nowhere, in this machine's memory, or on the device (which needs no
             workers, since nothing is decoded or copied after the start).
@@ -36,6 +38,7 @@ class LoaderConfig:
 
     resolution: int
     batch_size: int
+    views: int | None = None
     workers: int = 0
     cache: Literal["none", "memory", "device"] = "none"
 
@@ -43,11 +46,13 @@ class LoaderConfig:
         for key, value in (("resolution", self.resolution), ("batch_size", self.batch_size)):
             if value < 1:
                 raise ConfigError(f"data.{key}", f"{value} is not positive", "give a whole number from 1")
+        if self.views is not None and self.views < 1:
+            raise ConfigError("data.views", f"{self.views} is not positive", "give a whole number from 1, or null")
         if self.workers < 0:
             raise ConfigError("data.workers", f"{self.workers} is negative", "give 0 or more")
 
 
-Sample = tuple[Tensor, Tensor, int]
+Sample = tuple[Tensor, Tensor, int, int]
 Decode = Callable[[int], Tensor]
 
 
@@ -63,11 +68,16 @@ class MultilabelDataModule(LightningDataModule):
         self._caches: dict[tuple[SplitName, bool], Decode] = {}
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches whose order and augmentation are functions of (seed, epoch)."""
+        """Batches in an order of (seed, epoch); each picture is a function of (augment seed, view, sample id)."""
         rank, world_size = self._place()
         dataset = self._dataset("train", self.augment)
         batches = TrainBatches(
-            len(dataset), batch_size=self.loading.batch_size, seed=self.seed, rank=rank, world_size=world_size
+            len(dataset),
+            batch_size=self.loading.batch_size,
+            seed=self.seed,
+            views=self._views(),
+            rank=rank,
+            world_size=world_size,
         )
         return TrainLoader(
             dataset,
@@ -102,9 +112,13 @@ class MultilabelDataModule(LightningDataModule):
         return batch.images_BCHW.cpu()
 
     def training_images(self, indices: Sequence[int], *, views: int) -> Tensor:
-        """Return some training pictures as the student meets them: uint8 [len(indices), views, 3, R, R], on the CPU."""
-        dataset = self._dataset("train", self.augment)
-        batch = collate([dataset[index, view] for index in indices for view in range(views)])
+        """Return some training pictures as the student meets them in the first epochs, a view each.
+
+        Returns:
+            uint8 [len(indices), views, 3, R, R], on the CPU.
+        """
+        dataset, distinct = self._dataset("train", self.augment), self._views() or views
+        batch = collate([dataset[index, view % distinct] for index in indices for view in range(views)])
         assert isinstance(batch, Batch)
         return batch.images_BCHW.cpu().reshape(len(indices), views, *batch.images_BCHW.shape[1:])
 
@@ -129,7 +143,6 @@ class MultilabelDataModule(LightningDataModule):
             decode=self._decoder(name, split, square=augment is None or augment.keeps_whole),
             augment=augment,
             resolution=self.loading.resolution,
-            seed=self.seed,
             device=self._cache_device(),
         )
 
@@ -146,6 +159,10 @@ class MultilabelDataModule(LightningDataModule):
         if self.loading.cache == "device" and self.trainer is not None:
             return self.trainer.strategy.root_device
         return torch.device("cpu")
+
+    def _views(self) -> int | None:
+        """How many different views there are of a picture; None is no end of them."""
+        return self.loading.views if self.augment.is_random else 1
 
     def _workers(self) -> int:
         return 0 if self.loading.cache == "device" else self.loading.workers
@@ -169,11 +186,9 @@ class ImageDataset(Dataset[Sample | DataError]):
         decode: Decode,
         augment: Augment | None,
         resolution: int,
-        seed: int,
         device: torch.device,
     ) -> None:
-        self.split, self.decode, self.augment = split, decode, augment
-        self.resolution, self.seed = resolution, seed
+        self.split, self.decode, self.augment, self.resolution = split, decode, augment, resolution
         self.targets_NK = torch.from_numpy(split.targets_NK).to(device)
         self.nothing_3RR = torch.zeros(3, resolution, resolution, dtype=torch.uint8, device=device)
         self.unknown_K = torch.full((self.targets_NK.shape[1],), IGNORED, dtype=torch.int8, device=device)
@@ -182,7 +197,7 @@ class ImageDataset(Dataset[Sample | DataError]):
         return len(self.split.ids)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
-        """Return picture, targets and index of (index, view); in a loader process, errors too (see `collate`)."""
+        """Return picture, targets, index and view of (index, view); in a loader process, errors too (see `collate`)."""
         index, view = key
         if index == PADDING:
             return self._empty_row()
@@ -196,15 +211,12 @@ class ImageDataset(Dataset[Sample | DataError]):
                 raise
             return error
         if self.augment is None:
-            image = resize_square(image, resolution=self.resolution)
-        else:
-            image = self.augment(
-                image, resolution=self.resolution, seed=self.seed, view=view, sample_id=self.split.ids[index]
-            )
-        return image, self.targets_NK[index], index
+            return resize_square(image, resolution=self.resolution), self.targets_NK[index], index, PADDING
+        image = self.augment(image, resolution=self.resolution, view=view, sample_id=self.split.ids[index])
+        return image, self.targets_NK[index], index, view
 
     def _empty_row(self) -> Sample:
-        return self.nothing_3RR, self.unknown_K, PADDING
+        return self.nothing_3RR, self.unknown_K, PADDING, PADDING
 
 
 def collate(samples: list[Sample | DataError]) -> Batch | DataError:
@@ -218,11 +230,12 @@ def collate(samples: list[Sample | DataError]) -> Batch | DataError:
         if isinstance(sample, DataError):
             return sample
         rows.append(sample)
-    images, targets, indices = zip(*rows, strict=True)
+    images, targets, indices, views = zip(*rows, strict=True)
     return Batch(
         images_BCHW=torch.stack(images),
         target_BK=torch.stack(targets),
         index_B=torch.tensor(indices, dtype=torch.int64, device=images[0].device),
+        view_B=torch.tensor(views, dtype=torch.int64, device=images[0].device),
     )
 
 

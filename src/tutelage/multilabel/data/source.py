@@ -94,3 +94,4 @@ class Batch(NamedTuple):
     images_BCHW: Tensor  # uint8, at the data's resolution; each network normalises for itself
     target_BK: Tensor  # int8: 1 present, 0 absent, −1 ignored
     index_B: Tensor  # int64, position in the split; −1 where the row counts nowhere
+    view_B: Tensor  # int64, which augmented view of the sample, from 0; −1 where it is not augmented, or counts nowhere

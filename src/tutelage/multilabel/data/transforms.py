@@ -1,7 +1,8 @@
 """From a decoded picture to what a network is given: uint8, square, at the data's resolution.
 
 No normalisation happens here: each network applies its own. Every random choice is drawn from the generator of
-(seed, view, sample id), so it is the same in any worker, on any rank, and after a resume.
+(augment seed, view, sample id), so it is the same in any worker, on any rank, after a resume, and in every run of a
+sweep, whatever its seed.
 """
 
 # H W pixels of the decoded picture, R resolution
@@ -45,6 +46,7 @@ class Augment:
         cutout: Side of the rectangle that is painted over in a random colour, as a share of the picture's side.
         rand_augment_ops: How many operations of RandAugment a picture meets, one after the other.
         rand_augment_magnitude: How strong they are, 0 to 30.
+        seed: Of the random choices. The run's seed has no part in them: runs that are compared see the same views.
     """
 
     crop_scale: tuple[float, float] | None = None
@@ -53,6 +55,7 @@ class Augment:
     cutout: float = 0.0
     rand_augment_ops: int = 0
     rand_augment_magnitude: int = 9
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -69,20 +72,30 @@ class Augment:
         """Whether the picture is first resized to a square, before anything random, so that a cache may keep it so."""
         return self.crop_scale is None
 
-    def __call__(self, image_3HW: Tensor, *, resolution: int, seed: int, view: int, sample_id: str) -> Tensor:
+    @property
+    def is_random(self) -> bool:
+        """Whether two views of a picture can differ."""
+        return (
+            self.crop_scale is not None
+            or self.flip
+            or self.color_jitter is not None
+            or self.cutout > 0
+            or self.rand_augment_ops > 0
+        )
+
+    def __call__(self, image_3HW: Tensor, *, resolution: int, view: int, sample_id: str) -> Tensor:
         """Make one view of a picture.
 
         Args:
             image_3HW: uint8.
             resolution: Side R of the result.
-            seed: The run's seed.
-            view: Which view of the sample this is: the epoch.
+            view: Which view of the sample this is, from 0.
             sample_id: The sample's name in its split.
 
         Returns:
             uint8 [3, R, R].
         """
-        random = generator(seed, view, sample_id)
+        random = generator(self.seed, view, sample_id)
         image = (
             resize_square(image_3HW, resolution=resolution)
             if self.crop_scale is None

@@ -11,7 +11,7 @@ import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from tutelage.core.batches import PADDING, EvalBatches, TrainLoader, make_loader
+from tutelage.core.batches import PADDING, EvalBatches, Key, TrainLoader, make_loader
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
@@ -137,13 +137,13 @@ class RowBatches:
         rows = np.concatenate([np.array(stage, dtype=np.int64) for stage in stages])
         return [rows[start : start + self.step_rows] for start in range(0, len(rows), self.step_rows)]
 
-    def epoch(self, epoch: int) -> list[list[int]]:
-        """Return this rank's passes of an epoch, as rows; PADDING is a filler."""
-        passes: list[list[int]] = []
+    def epoch(self, epoch: int) -> list[list[Key]]:
+        """Return this rank's passes of an epoch, as (row, epoch); a row of PADDING is a filler."""
+        passes: list[list[Key]] = []
         for rows in self.steps(epoch):
             whole = np.full(-(-len(rows) // self.world_size) * self.world_size, PADDING)
             whole[: len(rows)] = rows
-            mine = whole[self.rank :: self.world_size].tolist()
+            mine = [(row, epoch) for row in whole[self.rank :: self.world_size].tolist()]
             passes += [mine[start : start + self.micro_rows] for start in range(0, len(mine), self.micro_rows)]
         return passes
 

@@ -21,7 +21,7 @@ def features(seed: int, *shape: int) -> Tensor:
 def test_against_a_loop_with_the_deepest_stages_paired() -> None:
     student = (features(1, 2, 9, 8, 8), features(2, 2, 3, 4, 4), features(3, 2, 5, 2, 2))
     teacher = (features(4, 2, 4, 4, 4), features(5, 2, 6, 2, 2))
-    batch = Batch(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1), torch.arange(2))
+    batch = Batch(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1), torch.arange(2), torch.zeros(2))
     expected = 0.0
     for s, t in zip(student[1:], teacher, strict=True):
         for i in range(2):

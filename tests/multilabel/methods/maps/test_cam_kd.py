@@ -43,7 +43,8 @@ def target() -> Tensor:
 
 
 def loss(method: CamKd, student: Tensor, teacher: Tensor, target_BK: Tensor) -> Tensor:
-    batch = Batch(torch.zeros(len(target_BK), 3, 1, 1), target_BK, torch.arange(len(target_BK)))
+    size = len(target_BK)
+    batch = Batch(torch.zeros(size, 3, 1, 1), target_BK, torch.arange(size), torch.zeros(size))
     return method(shown(student), shown(teacher), batch, 0.0)["cam"]
 
 
@@ -137,7 +138,7 @@ def test_labels_are_chosen_before_maps_are_made_where_there_are_many() -> None:
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     target_BK = torch.zeros(2, 64, dtype=torch.int8)
     target_BK[0, [3, 60]], target_BK[1, 7] = 1, 1
-    batch = Batch(images, target_BK, torch.arange(2))
+    batch = Batch(images, target_BK, torch.arange(2), torch.zeros(2))
     teacher = network("Linear").eval()
     losses = [
         each(linear.eval()(images, reads=each.student_reads), teacher(images, reads=each.teacher_reads), batch, 0.0)[

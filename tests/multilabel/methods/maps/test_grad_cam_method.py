@@ -37,7 +37,7 @@ def network(name: str = "resnet10t", head: str = "Linear", resolution: int = 64,
 def test_by_hand() -> None:
     student = torch.tensor([[[[3.0, 4.0], [-5.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]])
     teacher = torch.tensor([[[[4.0, 3.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]]])
-    batch = Batch(torch.zeros(1, 3, 1, 1), torch.tensor([[1, 0]]), torch.tensor([0]))
+    batch = Batch(torch.zeros(1, 3, 1, 1), torch.tensor([[1, 0]]), torch.tensor([0]), torch.tensor([0]))
     for divergence, expected in (("cosine", 1 - 24 / 25), ("l1", 2 / 5)):
         method = GradCam(divergence=divergence)  # type: ignore[arg-type]
         method.most = 1
@@ -71,7 +71,7 @@ def test_both_ways_give_the_same_loss_and_gradient() -> None:
         loss = method(
             student(images, reads=method.student_reads),
             teacher(images, reads=method.teacher_reads).detached(),
-            Batch(images, target_BK, torch.arange(3)),
+            Batch(images, target_BK, torch.arange(3), torch.zeros(3)),
             0.0,
         )["grad_cam"]
         loss.backward()
