@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +60,10 @@ class Digits:
         """
         self.num_scenes: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
         self.size, self.scene_seed = size, scene_seed
-        self.drawn: dict[SplitName, DigitScenes] = {}
 
     def split(self, name: SplitName) -> DigitScenes:
         """Return a split, drawn when it is first asked for."""
-        if name not in self.drawn:
-            self.drawn[name] = self._draw(name)
-        return self.drawn[name]
-
-    def _draw(self, name: SplitName) -> DigitScenes:
-        scans, digits = load_scans()
-        order = generator(self.scene_seed, "scans").permutation(len(scans))
-        first, last = (round(share * len(scans)) for share in SHARES[name])
-        mine = order[first:last]
-        scans_Nhw = scans.reshape(-1, 8, 8)[mine] / 16.0
-        drawn = [
-            draw_scene(scans_Nhw, digits[mine], size=self.size, rng=generator(self.scene_seed, name, index))
-            for index in range(self.num_scenes[name])
-        ]
-        targets_NK = np.full((len(drawn), len(self.label_names)), ABSENT, np.int8)
-        for row, (_, boxes) in enumerate(drawn):
-            targets_NK[row, boxes.labels_N] = PRESENT
-        return DigitScenes(
-            ids=[f"{name}-{index}" for index in range(len(drawn))],
-            targets_NK=targets_NK,
-            images_N3HW=np.stack([image for image, _ in drawn])
-            if drawn
-            else np.zeros((0, 3, self.size, self.size), np.uint8),
-            all_boxes=tuple(boxes for _, boxes in drawn),
-        )
+        return draw_split(name, num_scenes=self.num_scenes[name], size=self.size, scene_seed=self.scene_seed)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -112,6 +87,29 @@ def load_scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     with gzip.open(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
         table = np.loadtxt(file, delimiter=",")
     return np.ascontiguousarray(table[:, :-1]), table[:, -1].astype(np.int64)
+
+
+@lru_cache(maxsize=3)  # the runs of one process, such as a teacher and its student, draw their scenes once
+def draw_split(name: SplitName, *, num_scenes: int, size: int, scene_seed: int) -> DigitScenes:
+    """Draw the scenes of one split."""
+    scans, digits = load_scans()
+    order = generator(scene_seed, "scans").permutation(len(scans))
+    first, last = (round(share * len(scans)) for share in SHARES[name])
+    mine = order[first:last]
+    scans_Nhw = scans.reshape(-1, 8, 8)[mine] / 16.0
+    drawn = [
+        draw_scene(scans_Nhw, digits[mine], size=size, rng=generator(scene_seed, name, index))
+        for index in range(num_scenes)
+    ]
+    targets_NK = np.full((len(drawn), len(Digits.label_names)), ABSENT, np.int8)
+    for row, (_, boxes) in enumerate(drawn):
+        targets_NK[row, boxes.labels_N] = PRESENT
+    return DigitScenes(
+        ids=[f"{name}-{index}" for index in range(len(drawn))],
+        targets_NK=targets_NK,
+        images_N3HW=np.stack([image for image, _ in drawn]) if drawn else np.zeros((0, 3, size, size), np.uint8),
+        all_boxes=tuple(boxes for _, boxes in drawn),
+    )
 
 
 def draw_scene(
