@@ -220,6 +220,19 @@ def difference_interval(
     return _interval(score - other, half_R, quarter_R, level)
 
 
+def half_sample_scores(
+    logits_NK: Floats, targets_NK: NDArray[np.int8], *, replicates: int = 200, seed: int = 0
+) -> NDArray[np.float64]:
+    """All-point mAP on half-samples of the images: the same for all predictions of one test set, so they can be paired.
+
+    Returns:
+        In fractions, one a half-sample.
+    """
+    _check(logits_NK, targets_NK)
+    halves_NR, _ = _subsamples(len(targets_NK), replicates=replicates, seed=seed)
+    return _resampled_mean(logits_NK, targets_NK, halves_NR)
+
+
 def _interval(
     score: float, half_R: NDArray[np.float64], quarter_R: NDArray[np.float64], level: float
 ) -> tuple[float, float]:
