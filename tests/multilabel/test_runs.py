@@ -48,7 +48,7 @@ def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
 def scores(folder: Path) -> dict[str, float]:
     metrics = read_metrics(folder)
     assert metrics is not None
-    return {name: float(value) for name, value in metrics.items() if "time/" not in name}
+    return {name: float(value) for name, value in metrics.items() if "time/" not in name and "memory/" not in name}
 
 
 def test_a_run_leaves_what_was_promised(

@@ -60,7 +60,7 @@ def two_nodes(*overrides: str, program: str = "train.py") -> list[tuple[int, str
 def scores(folder: Path) -> dict[str, float]:
     metrics = read_metrics(folder)
     assert metrics is not None
-    return {name: float(value) for name, value in metrics.items() if "time/" not in name}
+    return {name: float(value) for name, value in metrics.items() if "time/" not in name and "memory/" not in name}
 
 
 def student(folder: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -34,7 +34,8 @@ from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation, set_up
 from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
-from tutelage.multilabel.results import comparison, report
+from tutelage.multilabel.results import card, comparison, report
+from tutelage.multilabel.results.cost import StepCost
 from tutelage.multilabel.results.exporting import best_student
 from tutelage.multilabel.results.thresholds import tune_thresholds, write_thresholds
 from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
@@ -61,6 +62,7 @@ class MultilabelTask(Task):
         self.scoring: Scoring = Scoring() if cfg.scoring is None else build(cfg.scoring, where="scoring")
         self._selection_aps: dict[str, list[float]] = {}  # under combine=by_ap; known after prepare
         self.teacher_folders: dict[str, Path] = {}  # of teachers that were trained here; known after prepare
+        self.step_cost = StepCost()
 
     def check(self) -> None:
         for term in self.terms.values():
@@ -244,6 +246,9 @@ class MultilabelTask(Task):
         folder = self.store.make("teacher_ap", inputs, compute)
         self._selection_aps[spec.name] = results.read_json(folder / "ap.json")["ap"]
 
+    def callbacks(self) -> list[Callback]:
+        return [self.step_cost]
+
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Distillation) and isinstance(datamodule, MultilabelDataModule)
         split, threshold = self.scoring.split, self.scoring.threshold
@@ -271,11 +276,16 @@ class MultilabelTask(Task):
             )
             report.keep_maps(self.out, networks=networks, datamodule=datamodule)
             report.keep_examples(self.out, prediction=student.prediction, datamodule=datamodule)
+        teacher_logits_NK = [scores.prediction.logits_NK for scores in teacher_scores.values()]
+        single_teacher_NK = teacher_logits_NK[0] if len(teacher_logits_NK) == 1 else None
         found: Metrics = {f"{split}/{name}": value for name, value in student.metrics.items()}
+        found |= self._card(student, prefix=split, teacher_NK=single_teacher_NK)
+        found |= self.step_cost.metrics()
         found |= {"student/parameters": sum(p.numel() for p in module.student.parameters())}
         for name, network in teachers.items():
             prefix = "teacher" if name == "teacher" else f"teacher/{name}"
             found |= {f"{prefix}/{split}/{key}": value for key, value in teacher_scores[name].metrics.items()}
+            found |= self._card(teacher_scores[name], prefix=f"{prefix}/{split}")
             found |= {f"{prefix}/parameters": sum(p.numel() for p in network.parameters())}
         if self.teacher_folders:
             own = [results.read_metrics(folder) for folder in self.teacher_folders.values()]
@@ -288,7 +298,7 @@ class MultilabelTask(Task):
         return {
             "data": {"fingerprint": self.source.fingerprint, **dict(self.source.notes)},
             "labels": list(self.source.label_names),
-            "protocols": scoring.PROTOCOLS,
+            "protocols": {**scoring.PROTOCOLS, **card.PROTOCOLS},
         }
 
     @classmethod
@@ -317,6 +327,17 @@ class MultilabelTask(Task):
             resolution=self.loading.resolution,
             where=where,
         )
+
+    def _card(self, scores: Scored, *, prefix: str, teacher_NK: scoring.Floats | None = None) -> Metrics:
+        split = self.source.split(self.scoring.split)
+        found = card.card(
+            scores.prediction.logits_NK,
+            scores.prediction.targets_NK,
+            train_positives_K=(self.source.split("train").targets_NK == PRESENT).sum(axis=0),
+            boxes=[split.boxes(int(index)) for index in scores.prediction.index_N],
+            teacher_NK=teacher_NK,
+        )
+        return {f"{prefix}/{name}": value for name, value in found.items()}
 
     def _write(self, student: Scored) -> None:
         """Write predictions.npz and items.csv (a row an image)."""

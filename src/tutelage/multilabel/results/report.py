@@ -27,14 +27,18 @@ from tutelage.multilabel.data.source import Source
 from tutelage.multilabel.evaluation import Scored
 from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network
+from tutelage.multilabel.results import card
+from tutelage.multilabel.results.comparison import PREDICTIONS, read_predictions
 
 NUM_PICTURES = 8
 NUM_EXAMPLES, NUM_VIEWS = 4, 5  # training pictures, and how often each is augmented
 EXAMPLES = "examples.npz"  # training pictures with their augmentations, and the most wrong test pictures
 HARDEST = 8  # labels
+MOST_NAMES = 25  # in a scatter plot
 MAPS = "maps.npz"  # what the picture grid is drawn from, so that a report can be written again without a network
 CLASSES = "classes.csv"
 SHOWN = ("CF1", "OF1", "CF1@3", "OF1@3", "pointing_game", "cam_mass")
+CARD = (*(f"mAP_{part}" for part in (*card.FREQUENCIES, *card.SIZES)), "ECE", "fidelity_kl", "rank_agreement")
 
 
 def keep_maps(folder: Path, *, networks: Mapping[str, Network | Ensemble], datamodule: MultilabelDataModule) -> None:
@@ -109,7 +113,7 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
             out.writerow([name, first.positives_K[k], *(column[k] for column in columns.values())])
 
 
-def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) -> tuple[list[str], list[list[str]]]:
     """Return the closing table: a column a network, so that it fits a terminal with long names in it."""
     split = scored_split(cfg)
     prefixes = {"teacher": f"teacher/{split}/", "student": f"{split}/"}
@@ -122,12 +126,16 @@ def summary(cfg: DictConfig, metrics: Metrics) -> tuple[list[str], list[list[str
             for p in (prefixes[role] for role in roles)
         ],
     }
-    for name in SHOWN:
+    for name in shown:
         if f"{split}/{name}" in metrics:
-            lines[name] = [f"{metrics[f'{prefixes[role]}{name}']:.2f}" for role in roles]
+            keys = [f"{prefixes[role]}{name}" for role in roles]  # a teacher is not compared with itself
+            lines[name] = [f"{metrics[key]:.2f}" if key in metrics else "—" for key in keys]
     if "time/train_s" in metrics:
         seconds = {"student": metrics["time/train_s"], "teacher": metrics.get("teacher/time/train_s")}
         lines["training time"] = ["—" if seconds[role] is None else f"{seconds[role]:.0f} s" for role in roles]
+    if shown != SHOWN and "time/step_ms" in metrics:
+        own = {"time a step": f"{metrics['time/step_ms']:.1f} ms", "memory": f"{metrics['memory/peak_mb']:.0f} MB"}
+        lines |= {name: [value if role == "student" else "—" for role in roles] for name, value in own.items()}
     return ["", *roles], [[name, *cells] for name, cells in lines.items()]
 
 
@@ -163,14 +171,15 @@ def data_name(cfg: DictConfig) -> str:
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
     """Write the self-contained report.html."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel.results", "."), autoescape=True)
-    columns, rows = summary(cfg, metrics)
+    columns, rows = summary(cfg, metrics, shown=(*SHOWN, *CARD))
     classes = _read_classes(folder)
     page = environment.get_template("report.html.jinja").render(
         title=f"{method_name(cfg)} on {data_name(cfg)}",
         columns=columns,
         rows=rows,
         notes=dict(source.notes),
-        protocols=scoring.PROTOCOLS,
+        protocols={**scoring.PROTOCOLS, **card.PROTOCOLS},
+        card_figure=svg(_draw_card(folder, classes)),
         curves=svg(draw_curves(folder)),
         classes=classes,
         without_positives=[row["label"] for row in classes if row["positives"] == "0"],
@@ -203,6 +212,32 @@ def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
     axes.set_yticks(places, [_cut(row["label"]) for row in ordered], fontsize=7)
     axes.set(xlabel="average precision, percent", xlim=(0, 100))
     axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_card(folder: Path, classes: Sequence[Mapping[str, str]]) -> Figure:
+    """Draw how far the student's probabilities can be trusted, and each label's AP beside the teacher's."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.set_aspect("equal")
+    left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    left.set(title="reliability of the student", xlabel="probability", ylabel="share of labels that are there")
+    if (folder / PREDICTIONS).is_file():
+        predictions = read_predictions(folder)
+        found = card.reliability(predictions.logits_NK, predictions.targets_NK)
+        seen = found.count_B > 0
+        left.plot(found.probability_B[seen], found.share_B[seen], "o-", markersize=4)
+    right.plot([0, 100], [0, 100], color="grey", linewidth=0.8)
+    right.set(title="AP of each label, percent", xlabel="teacher", ylabel="student", xlim=(0, 100), ylim=(0, 100))
+    both = [row for row in classes if row["student_AP"] and row.get("teacher_AP")]
+    points = [(float(row["teacher_AP"]), float(row["student_AP"])) for row in both]
+    right.scatter([x for x, _ in points], [y for _, y in points], s=12, alpha=0.7)
+    if len(both) <= MOST_NAMES:
+        for row, point in zip(both, points, strict=True):
+            right.annotate(_cut(row["label"], length=12), point, fontsize=6)
+    if not both:
+        right.text(50, 50, "no teacher was scored", ha="center", fontsize=8)
     return figure
 
 
