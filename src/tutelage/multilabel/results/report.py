@@ -129,7 +129,8 @@ def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) 
     for name in shown:
         if f"{split}/{name}" in metrics:
             keys = [f"{prefixes[role]}{name}" for role in roles]  # a teacher is not compared with itself
-            lines[name] = [f"{metrics[key]:.2f}" if key in metrics else "—" for key in keys]
+            digits = 3 if name == "fidelity_kl" else 2
+            lines[name] = [f"{metrics[key]:.{digits}f}" if key in metrics else "—" for key in keys]
     if "time/train_s" in metrics:
         seconds = {"student": metrics["time/train_s"], "teacher": metrics.get("teacher/time/train_s")}
         lines["training time"] = ["—" if seconds[role] is None else f"{seconds[role]:.0f} s" for role in roles]
