@@ -125,17 +125,19 @@ def rank_agreement(teacher_NK: Floats, student_NK: Floats) -> float:
     nan where no label has two different scores in both.
     """
     found = []
-    for teacher_N, student_N in zip(teacher_NK.T, student_NK.T, strict=True):
-        ranks_2N = np.stack([_ranks(teacher_N), _ranks(student_N)])
-        if (ranks_2N.std(axis=1) > 0).all():
-            found.append(float(np.corrcoef(ranks_2N)[0, 1]))
+    for of_teacher_N, of_student_N in zip(teacher_NK.T, student_NK.T, strict=True):
+        teacher_N, student_N = _centred_ranks(of_teacher_N), _centred_ranks(of_student_N)
+        scale = float(np.sqrt((teacher_N**2).sum() * (student_N**2).sum()))
+        if scale > 0:
+            found.append(float((teacher_N * student_N).sum()) / scale)
     return float(np.mean(found)) if found else float("nan")
 
 
-def _ranks(score_N: NDArray[np.floating]) -> Array:
+def _centred_ranks(score_N: NDArray[np.floating]) -> Array:
     _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
-    ranks: Array = (np.cumsum(count) - (count - 1) / 2)[place_N]
-    return ranks
+    rank_N: Array = (np.cumsum(count) - (count - 1) / 2)[place_N]
+    centred_N: Array = rank_N - rank_N.mean()
+    return centred_N
 
 
 def card(

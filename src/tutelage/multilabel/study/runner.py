@@ -53,6 +53,7 @@ def run(study: Study, *, places: Mapping[str, str], runs: Path, out: Path) -> di
         table.write_results(out, table.rows(study, outcomes))
         with _free_job(study, outcomes, runs=runs) as taken:
             if taken is None and all(job.key in outcomes for job in plan.jobs(study, outcomes)):
+                table.write_results(out, table.rows(study, outcomes))  # with those that had no settings
                 return outcomes
             if taken is None:  # what is left waits for a run of another process
                 time.sleep(WAIT)
