@@ -206,7 +206,10 @@ def _text(difference: Difference) -> str:
 
 
 def draw_forest(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Figure:
-    """Draw each entry's difference to supervision with its interval, best first; filled where Holm's p is below .05."""
+    """Draw each entry's difference to supervision with its interval, best first; filled where Holm's p is below .05.
+
+    Behind each name stands how many seeds it has.
+    """
     family = {row.entry: row.family for row in rows}
     shown = sorted((each for each in comparisons if each.against == SUPERVISED), key=lambda each: each.difference.mean)
     figure = Figure(figsize=(7, max(2.0, 0.24 * len(shown) + 1)), layout="constrained")
@@ -219,7 +222,7 @@ def draw_forest(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Figur
         axes.plot(each.difference.mean, place, "o", color=colour, markerfacecolor=filled, markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [f"{each.entry} ({each.seeds})" for each in shown], fontsize=8)
-    axes.set_xlabel("mAP over supervised, points, 95 % interval over pictures and seeds (number of seeds)")
+    axes.set_xlabel("test mAP over supervised, points, with its 95 % interval")
     for name in dict.fromkeys(family[each.entry] for each in shown):
         axes.plot([], [], "o", color=COLOURS.get(name, "#1b6ca8"), label=name)
     axes.legend(fontsize=8, loc="lower right")
@@ -241,23 +244,27 @@ def draw_trials(part: Part, rows: Sequence[Row]) -> Figure:
             for row in rows
             if row.entry == entry.name and row.kind == "trial" and row.status == "done"
         }
-        curve = [
-            (trial.factor, scores[trial.name])
-            for trial in entry.trials
-            if trial.factor is not None and not trial.overrides and trial.name in scores
-        ]
-        if curve:
-            axes.plot(*zip(*sorted(curve), strict=True), "o-", markersize=3, linewidth=1)
-            axes.set_xscale("log")
-        others = [trial for trial in entry.trials if trial.overrides and trial.name in scores]
-        for trial in others:
-            place = trial.factor if trial.factor is not None else plan.value_of(trial)
-            axes.plot(place, scores[trial.name], "x", color="#c8553d", markersize=4)
-            axes.annotate(trial.name, (place, scores[trial.name]), fontsize=6)
-        if not curve and others:
-            axes.set_xscale("log")
+        done = [trial for trial in entry.trials if trial.name in scores]
+        by_weight = any(trial.factor is not None for trial in entry.trials)
+        curve = [trial for trial in done if bool(trial.overrides) != by_weight]
+        ticks = sorted({plan.value_of(trial) for trial in curve})
+        places = [math.log10(value) for value in ticks]
+        axes.plot(
+            [math.log10(plan.value_of(trial)) for trial in sorted(curve, key=plan.value_of)],
+            [scores[trial.name] for trial in sorted(curve, key=plan.value_of)],
+            "o-",
+            markersize=3,
+            linewidth=1,
+        )
+        for trial in done:
+            if trial not in curve:  # another temperature, at the λ that was calibrated for it
+                axes.plot(0, scores[trial.name], "x", color="#c8553d", markersize=4)
+                axes.annotate(trial.name, (0.08, scores[trial.name]), fontsize=6, va="center")
+        axes.set_xticks(places, [f"{value:g}" for value in ticks])
         axes.set_title(entry.name, fontsize=8)
-        axes.tick_params(labelsize=6)
+        axes.tick_params(labelsize=5, length=0)
+        axes.locator_params(axis="y", nbins=4)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.supylabel("mAP on the selection split", fontsize=8)
     figure.supxlabel("λ, as a multiple of the calibrated one (supervised: learning rate)", fontsize=8)
     return figure
