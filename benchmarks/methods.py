@@ -6,7 +6,7 @@ median of paired repeats. Time is that of the clock on a GPU, and on a CPU that 
 disturb less. Memory on a GPU is the peak that was allocated, on a CPU what autograd keeps for the backward.
 
     python benchmarks/methods.py                         # all methods: results/methods.json and .md
-    python benchmarks/methods.py methods=cam_kd,mld
+    python benchmarks/methods.py methods=cam_kd,mld      # these rows of the same table, if the setting is its
     python benchmarks/methods.py maps=true               # cam_kd with 20 to 9,605 labels: results/methods_maps.*
 """
 
@@ -32,9 +32,11 @@ from tutelage.multilabel.losses import Bce
 from tutelage.multilabel.methods.catalog import method_names, own_settings
 from tutelage.multilabel.methods.method import DataInfo, Method
 from tutelage.multilabel.methods.supervised import Supervised
+from tutelage.multilabel.module import set_up
 from tutelage.multilabel.networks.network import Network, NetworkSpec, build_network
 from tutelage.multilabel.networks.output import NetOutput
 from tutelage.multilabel.teacher import Teacher
+from tutelage.multilabel.terms import TermSpec
 
 RESULTS = Path(__file__).parent / "results"
 POSITIVES = 3  # of an image, as in COCO
@@ -78,10 +80,15 @@ def main() -> None:
         rows = [{"method": name} | measure(name, setting) for name in names]
     name = "methods_maps" if maps else "methods"
     about = vars(setting) | {"device": device_name(), "torch": torch.__version__}
-    if not chosen:
-        (RESULTS / f"{name}.json").write_text(json.dumps({"setting": about, "rows": rows}, indent=1) + "\n")
-        (RESULTS / f"{name}.md").write_text(markdown(about, rows))
     print(markdown(about, rows))
+    if chosen:
+        before = json.loads((RESULTS / f"{name}.json").read_text())
+        if before["setting"] != about:
+            return
+        measured = {row["method"]: row for row in rows}
+        rows = [measured.get(row["method"], row) for row in before["rows"]]
+    (RESULTS / f"{name}.json").write_text(json.dumps({"setting": about, "rows": rows}, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(markdown(about, rows))
 
 
 def measure(name: str, setting: Setting, *, labels: int | None = None, **changes: Any) -> dict[str, Any]:
@@ -135,7 +142,8 @@ class Step:
             max_positives=2 * POSITIVES,
             batch_size=setting.batch,
         )
-        self.student = self.method.setup(self.student, self.teacher.network, info) or self.student
+        if self.method.teacher_reads:
+            self.student = set_up(TermSpec(method=self.method), self.student, self.teacher, info)
         self.method.to(self.device)
         target_BK = torch.zeros(setting.batch, num_labels, dtype=torch.int8)
         target_BK.scatter_(1, torch.rand(setting.batch, num_labels).topk(POSITIVES, dim=1).indices, 1)

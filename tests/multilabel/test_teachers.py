@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from tutelage.core import build, cli, config
 from tutelage.core.errors import ConfigError
 from tutelage.core.run import open_task, train
+from tutelage.multilabel.networks.cam import area_pooled
 from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import NetworkSpec, build_network
+from tutelage.multilabel.results import report
 from tutelage.multilabel.teacher import teacher_key, teacher_specs
 
 Compose = Callable[..., DictConfig]
@@ -102,9 +104,9 @@ def test_an_ensemble_weighs_logits_and_maps_per_label() -> None:
     networks = [
         build_network(
             NetworkSpec(name="test_resnet", weights="none", output_stride=stride), num_labels=3, head=linear,
-            resolution=32, where="model.teacher",
+            resolution=resolution, where="model.teacher",
         ).eval()
-        for stride in (None, 8)
+        for stride, resolution in ((None, 96), (8, 40))
     ]  # fmt: skip
     weights_TK = torch.tensor([[1.0, 3.0, 0.0], [1.0, 1.0, 2.0]])
     images_BCHW, reads = torch.rand(2, 3, 32, 32), frozenset({"cams_BKHW"})
@@ -115,21 +117,35 @@ def test_an_ensemble_weighs_logits_and_maps_per_label() -> None:
     for label, share in enumerate((0.5, 0.75, 0.0)):
         expected_B = share * first.logits_BK[:, label] + (1 - share) * second.logits_BK[:, label]
         torch.testing.assert_close(found.logits_BK[:, label], expected_B)
-        pooled = torch.nn.functional.adaptive_avg_pool2d(second.cams_BKHW, first.cams_BKHW.shape[2:])
+        pooled = area_pooled(second.cams_BKHW, size=first.cams_BKHW.shape[2:])
         expected_BHW = share * first.cams_BKHW[:, label] + (1 - share) * pooled[:, label]
         torch.testing.assert_close(found.cams_BKHW[:, label], expected_BHW)
+    # What is true of each network's maps is true of theirs: grids of 3 and 5 places have no common divisor.
+    assert first.cams_BKHW.shape[2:] == (3, 3) and second.cams_BKHW.shape[2:] == (5, 5)
+    bias_TK = torch.stack([network.head.classifier.bias for network in networks]).detach()
+    bias_K = (weights_TK / weights_TK.sum(0) * bias_TK).sum(0)
+    torch.testing.assert_close(found.cams_BKHW.mean((2, 3)) + bias_K, found.logits_BK)
     labels_BL = torch.tensor([[1], [2]])
     torch.testing.assert_close(chosen.chosen_cams(labels_BL), found.chosen_cams(labels_BL))
 
 
-@pytest.mark.parametrize("combine", ["by_ap", "terms"])
-def test_two_teachers_and_two_methods_in_one_run(compose_config: Compose, tmp_path: Path, combine: str) -> None:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all combinations: they have the same teachers."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("combine", ["average", "by_ap", "terms"])
+def test_two_teachers_and_two_methods_in_one_run(
+    compose_config: Compose, tmp_path: Path, store: Path, combine: str
+) -> None:
     config.register_combinations(["method=cam_kd+mld"])
     members = [
         "+teachers.members.plain=null",
         "+teachers.members.gmp.head._target_=tutelage.multilabel.networks.heads.Gmp",
+        "+teachers.members.gmp.network={name: test_convnext, resolution: 96, output_stride: null}",
     ]
-    cfg = compose_config(*SMALL, "method=cam_kd+mld", f"teachers.combine={combine}", *members)
+    cfg = compose_config(*SMALL, "method=cam_kd+mld", f"teachers.combine={combine}", *members, f"store={store}")
     metrics = train(cfg, folder=tmp_path / "run")
     terms = {"cam_kd@plain", "cam_kd@gmp", "mld@plain", "mld@gmp"} if combine == "terms" else {"cam_kd", "mld"}
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -139,7 +155,18 @@ def test_two_teachers_and_two_methods_in_one_run(compose_config: Compose, tmp_pa
     assert len(sums) == 1 and {kept[f"terms.{name}.weight.steps"].item() for name in terms} == {3}
     assert not any("teacher" in name or "networks" in name for name in kept)
     prefix = "teacher/plain/test" if combine == "terms" else "teacher/test"
-    assert f"{prefix}/mAP" in metrics and len(list((tmp_path / "store" / "teachers").glob("*/metrics.json"))) == 2
+    assert f"{prefix}/mAP" in metrics and len(list((store / "teachers").glob("*/metrics.json"))) == 2
+    first = str(cfg.model.teacher.name)
+    columns, rows = report.summary(cfg, metrics)
+    if combine == "terms":
+        assert columns == ["", "plain", "gmp", "student"] and rows[0][1:3] == [first, "test_convnext"]
+        assert "plain_AP" in (tmp_path / "run" / "classes.csv").read_text()
+    else:
+        assert columns == ["", f"teachers, {combine}", "student"]
+        assert rows[0][1] == f"plain: {first}, gmp: test_convnext"
+    assert next(cells for name, *cells in rows if name == "training time").count("—") == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(cell in page for cell in (*columns, *rows[0]))
 
 
 def test_a_tower_without_classifier_teaches_features_alone(compose_config: Compose, tmp_path: Path) -> None:

@@ -141,17 +141,21 @@ def set_up(spec: TermSpec, student: Network, teacher: Teacher, data: DataInfo) -
     for network in teacher.networks:
         if network.spec.features_only:  # before the method looks for what it does not have
             network.check_reads(method.teacher_reads, where="model.teacher", method=kind)
-    # Then again: a method reads less of networks that have less, which it says in its setup.
-    ready = method.setup(student, teacher.networks[0], data) or student
-    student.check_reads(method.student_reads, where="model.student", method=kind)
+    # Then again: a method reads less of networks that have less, which it says in its setup. Each of several must fit.
+    ready, reads = student, frozenset[Field]()
     for network in teacher.networks:
+        ready = method.setup(student, network, data) or student
         network.check_reads(method.teacher_reads, where="model.teacher", method=kind)
-    if isinstance(teacher.network, Ensemble) and (unfit := method.teacher_reads - READABLE):
+        reads |= method.teacher_reads
+    student.check_reads(method.student_reads, where="model.student", method=kind)
+    if isinstance(teacher.network, Ensemble) and (unfit := reads - READABLE):
         raise ConfigError(
             "teachers.combine",
             f"{kind} reads {', '.join(sorted(unfit))}, and features of several networks have no mean",
             "set teachers.combine=terms",
         )
+    # As the features that they see: else each convolution would lay out its weights anew at every step.
+    method.to(memory_format=ready.memory_format)
     return ready
 
 

@@ -67,6 +67,13 @@ class MultilabelTask(Task):
     def check(self) -> None:
         for term in self.terms.values():
             check_softmax(term)
+            if term.method.replaces_head and self.cfg.teachers is not None and self.cfg.teachers.members:
+                # An export builds the same head again, from model.teacher alone.
+                raise ConfigError(
+                    "teachers.members",
+                    f"{type(term.method).__name__} gives the student the head of one teacher, which is model.teacher",
+                    "leave teachers.members out and set model.teacher, or choose another method",
+                )
         if len(self.source.label_names) < 2:
             raise ConfigError(
                 "data",
@@ -288,10 +295,10 @@ class MultilabelTask(Task):
             found |= self._card(teacher_scores[name], prefix=f"{prefix}/{split}")
             found |= {f"{prefix}/parameters": sum(p.numel() for p in network.parameters())}
         if self.teacher_folders:
-            own = [results.read_metrics(folder) for folder in self.teacher_folders.values()]
-            found["teacher/time/train_s"] = sum(
-                float(metrics["time/train_s"]) for metrics in own if metrics is not None
-            )
+            own = {name: results.read_metrics(folder) for name, folder in self.teacher_folders.items()}
+            seconds = {name: float(read["time/train_s"]) for name, read in own.items() if read is not None}
+            found |= {f"teacher/{name}/time/train_s": value for name, value in seconds.items() if len(seconds) > 1}
+            found["teacher/time/train_s"] = sum(seconds.values())
         return found
 
     def describe(self) -> dict[str, Any]:

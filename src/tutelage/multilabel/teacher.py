@@ -4,6 +4,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -135,6 +136,8 @@ def teacher_specs(cfg: DictConfig) -> list[TeacherSpec]:
     specs = []
     for key, member in members.items():
         where = f"teachers.members.{key}"
+        if not re.fullmatch(r"\w+", str(key)) or key in ("student", "teacher"):
+            raise ConfigError(where, f"{key!r} cannot name a teacher", "give another word, such as wide or second")
         own = {} if member is None else OmegaConf.to_container(member, resolve=True)
         assert isinstance(own, dict)
         network = own.pop("network", {})

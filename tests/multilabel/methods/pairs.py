@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import timm.models
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -33,9 +34,28 @@ PAIRS = {
     "cnn_from_cnn": ("test_efficientnet", 64, "test_resnet", 96),
     "cnn_from_vit": ("test_resnet", 64, "test_vit", 160),
     "vit_from_cnn": ("test_vit", 160, "test_resnet", 64),
-    "cnn_from_swin": ("test_resnet", 64, "swin_tiny_patch4_window7_224", 64),
-    "swin_from_cnn": ("swin_tiny_patch4_window7_224", 64, "test_resnet", 96),
+    "cnn_from_swin": ("test_resnet", 64, "tiny_swin", 64),
+    "swin_from_cnn": ("tiny_swin", 64, "test_resnet", 96),
 }
+default_cfgs = timm.models.generate_default_cfgs(
+    {"tiny_swin.untrained": timm.get_pretrained_cfg("swin_tiny_patch4_window7_224").to_dict()}
+)
+
+
+@timm.models.register_model
+def tiny_swin(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's Swin (NHWC, shifted windows) in a hundredth of its size; timm has small ones of other kinds for tests."""
+    small = {"patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+    network: nn.Module = timm.models.build_model_with_cfg(
+        timm.models.SwinTransformer,
+        "tiny_swin",
+        pretrained,
+        feature_cfg={"flatten_sequential": True, "out_indices": (0, 1, 2, 3)},
+        **small | kwargs,
+    )
+    return network
+
+
 # Of the embedded data: samples 0 to 5, a row of padding, and a label that is not known.
 TARGET_BK = torch.tensor(
     [[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, -1], [0, 0, 1, 0], [1, 0, 0, 1]], dtype=torch.int8

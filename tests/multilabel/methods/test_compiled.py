@@ -40,14 +40,14 @@ def step(name: str, *, compile: bool) -> tuple[Tensor, Tensor]:
         network("test_efficientnet"),
         task_loss=Bce(reduction="mean"),
         terms={name: TermSpec(method=build(own_settings(name), where="method"))},
-        teacher=Teacher(network("test_resnet"), compile=compile),
+        teachers={"teacher": Teacher(network("test_resnet"), compile=compile)},
         data=info,
         optim=None,  # type: ignore[arg-type]
         compile=compile,
     )
     images = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     batch = Batch(images, torch.eye(4, dtype=torch.int8), torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    teacher = module._teachers[0](batch, reads=module.teacher_reads)
+    teacher = module.teachers["teacher"](batch, reads=module.teacher_reads["teacher"])
     student = module.student(batch.images_BCHW, reads=module.student_reads)
     loss, _ = module.terms[name](torch.tensor(1.0), student, teacher, batch, progress=0.5)
     loss.backward()

@@ -1,4 +1,4 @@
-"""Every method on features and relations, between networks of unlike kinds: what must hold of each."""
+"""Every method between networks of unlike kinds, and what must hold of each on features and relations."""
 
 # B batch, K labels
 
@@ -13,6 +13,7 @@ from pairs import PAIRS, batch, data_info, make, networks, outputs, permuted, se
 from torch import Tensor, nn
 
 from tutelage.core.errors import ConfigError
+from tutelage.multilabel.methods import catalog
 from tutelage.multilabel.methods.features.stages import paired_stages
 from tutelage.multilabel.methods.method import Method
 from tutelage.multilabel.methods.relations.crd import Crd, share_label
@@ -28,10 +29,13 @@ REFUSED = {
     ("ofd", "cnn_from_vit"): "takes its margins from batch norms",
     ("ofd", "cnn_from_swin"): "takes its margins from batch norms",
     ("simkd", "cnn_from_vit"): "classifies with tokens beside it",
+    ("grad_cam", "cnn_from_vit"): "no gradient reaches the last map of the teacher",
+    ("grad_cam", "vit_from_cnn"): "no gradient reaches the last map of the student",
 }
 # Small memories, where the default is the size of a data set.
 SETTINGS: dict[str, dict[str, Any]] = {"crd": {"negatives": 8}, "token_relation": {"queue": 8}, "lshfm": {"hashes": 32}}
-CASES = [(name, pair) for name in METHODS for pair in PAIRS if (name, pair) not in REFUSED]
+EVERY = [name for name in catalog.method_names() if name != "supervised"]
+CASES = [(name, pair) for name in EVERY for pair in PAIRS if (name, pair) not in REFUSED]
 
 
 def case(name: str, pair: str, **more: Any) -> tuple[Method, Any, Any]:
@@ -43,6 +47,10 @@ def test_what_cannot_be_done_is_refused_with_the_reason(name: str, pair: str) ->
     student, teacher = networks(pair)
     with pytest.raises(ConfigError, match=REFUSED[name, pair]):
         make(name).setup(student, teacher, data_info())
+
+
+def test_every_method_is_here() -> None:
+    assert set(METHODS) < set(EVERY) and len(EVERY) == 34 and len(CASES) == 34 * len(PAIRS) - len(REFUSED)
 
 
 @pytest.mark.parametrize(("name", "pair"), CASES)
@@ -140,6 +148,15 @@ def test_what_is_learned_is_saved_and_found_again(name: str) -> None:
     assert not any("teacher.backbone" in key for key in method.state_dict())
 
 
+def test_l2d_refuses_a_decoder_that_has_no_embedding_of_each_label() -> None:
+    student, teacher = networks("cnn_from_cnn", head="MlDecoder")
+    for network, where in ((student, r"^head\.groups"), (teacher, r"teacher\.head\.groups")):
+        dim, network.head.label_embedding_dim = network.head.label_embedding_dim, None  # fewer groups than labels
+        with pytest.raises(ConfigError, match=f"{where}: l2d compares an embedding of each label"):
+            make("l2d").setup(student, teacher, data_info())
+        network.head.label_embedding_dim = dim
+
+
 @pytest.mark.parametrize("name", ["nst", "kdsvd", "rkd", "sp", "pkt", "l2d"])
 def test_identical_networks_give_zero(name: str) -> None:
     _, teacher = networks("cnn_from_cnn")
@@ -153,7 +170,7 @@ def test_stages_are_paired_from_the_last_on() -> None:
     student, teacher = networks("cnn_from_swin")  # five stages, the stem among them, and four
     pairs = paired_stages(student, teacher, most=99)
     assert [(pair.student, pair.teacher) for pair in pairs] == [(1, 0), (2, 1), (3, 2), (4, 3)]
-    assert [pair.teacher_channels for pair in pairs] == [96, 192, 384, 768]
+    assert [pair.teacher_channels for pair in pairs] == [16, 32, 64, 128]
     assert [pair.student for pair in paired_stages(student, teacher, most=2)] == [3, 4]
 
 
@@ -234,7 +251,7 @@ def test_vkds_projection_stays_orthogonal() -> None:
     for _ in range(2):
         total(method, student, teacher, batch()).backward()
         optimiser.step()
-    weight = method.projection.weight
+    weight = method.projection(torch.eye(student.shape.embedding_dim)).T
     product = weight @ weight.T if weight.shape[0] < weight.shape[1] else weight.T @ weight
     torch.testing.assert_close(product, torch.eye(len(product)), atol=1e-4, rtol=0)
 

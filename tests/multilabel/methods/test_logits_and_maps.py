@@ -273,22 +273,33 @@ def with_bias(shown: NetOutput, bias_K: Tensor) -> NetOutput:
     return dataclasses.replace(shown, logits_BK=shown.cams_BKHW.mean((2, 3)) + bias_K)
 
 
+def value_and_gradients(method: Method) -> tuple[Tensor, ...]:
+    """A method's loss, and its gradients at the maps and the biases, from which the student's logits are made."""
+    cams, bias_K = output(1).cams_BKHW, torch.linspace(-1, 1, K).requires_grad_()
+    assert cams is not None
+    cams = cams.requires_grad_()
+    student = complete(NetOutput(cams.mean((2, 3)) + bias_K, cams_BKHW=cams))
+    loss = total(method, student, with_bias(output(2), torch.linspace(-1, 1, K)), batch())
+    gradients = torch.autograd.grad(loss, [cams, bias_K], allow_unused=True)
+    return loss, *(torch.zeros(K) if gradient is None else gradient for gradient in gradients)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_sdd_on_one_region_is_mld(temperature: float) -> None:
-    student, teacher = output(1), output(2)
-    sdd = make("sdd", grids=[1], temperature=temperature)
-    mld = make("mld", temperature=temperature)
-    torch.testing.assert_close(total(sdd, student, teacher, batch()), total(mld, student, teacher, batch()))
+    sdd, mld = make("sdd", grids=[1], temperature=temperature), make("mld", temperature=temperature)
+    torch.testing.assert_close(value_and_gradients(sdd), value_and_gradients(mld))
     host_mse = make("sdd", grids=[1], host="mse")
-    torch.testing.assert_close(
-        total(host_mse, student, teacher, batch()), total(make("mse"), student, teacher, batch())
-    )
+    torch.testing.assert_close(value_and_gradients(host_mse), value_and_gradients(make("mse")))
 
 
 def test_sdd_on_the_maps_own_grid_is_cam_kd() -> None:
     method, given, bias_K = make("sdd", grids=[None], host="mse", complementary_weight=1.0), batch(), torch.randn(K)
     student, teacher = with_bias(output(1), bias_K), with_bias(output(2), bias_K)
     torch.testing.assert_close(total(method, student, teacher, given), total(make("cam_kd"), student, teacher, given))
+    loss, of_cams, of_bias = value_and_gradients(method)
+    expected_loss, expected_of_cams, none = value_and_gradients(make("cam_kd"))
+    torch.testing.assert_close((loss, of_cams), (expected_loss, expected_of_cams))
+    assert of_bias.abs().sum() > 0.1 and not none.any()  # cam_kd teaches no bias
     # With biases of their own they differ by what the logits have beside the maps: (Δz)² − (Δ(z − b))².
     student, teacher = output(1), output(2)
     logits = total(make("mse"), student, teacher, given)

@@ -3,10 +3,12 @@
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 from tutelage.core import callbacks
 from tutelage.core.evaluate import evaluate
 from tutelage.core.results import read_metrics
-from tutelage.core.run import train
+from tutelage.core.run import open_task, train
 from tutelage.multilabel.results.exporting import ExportSettings, export_run, open_student
 
 SMALL = [
@@ -32,14 +34,12 @@ SMALL = [
     "teacher.trainer.max_epochs=1",
     "teacher.batch_size=8",
 ]
-# Trained variances, medians of the training set, a memory, a queue, a step that hides places.
-STATEFUL = {
-    "vid": "log_scales_C.0",
-    "lshfm": "bias_N",
-    "crd": "memory_student_ND",
-    "token_relation": "queue_MC",
-    "vitkd": "step",
-}
+# Every method that has parts of its own, but simkd, whose part stays in the student.
+LEARNED = [
+    "crd", "fitnet", "kdsvd", "lshfm", "ofa", "ofd", "reviewkd", "token_relation", "vid", "vitkd", "vkd", "wkd_f",
+]  # fmt: skip
+# Medians of the training set, a memory, a queue, a step that hides places.
+STATEFUL = {"lshfm": "bias_N", "crd": "memory_student_ND", "token_relation": "queue_MC", "vitkd": "step"}
 CONF = Path(__file__).resolve().parents[3] / "conf" / "method"
 # Every method of task=multilabel that has a teacher, whoever wrote it.
 METHODS = sorted(
@@ -61,7 +61,8 @@ def test_what_methods_learn_is_resumed_to_the_same_bits_and_not_exported(
 ) -> None:
     cfg = compose_config(*SMALL)
     OmegaConf.set_struct(cfg, False)
-    cfg.method = {name: compose_config(*SMALL, f"method={name}").method for name in STATEFUL}
+    cfg.method = {name: compose_config(*SMALL, f"method={name}").method for name in LEARNED}
+    cfg.method.ofa.force_softmax = True
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(cfg, folder=whole)
 
@@ -85,13 +86,21 @@ def test_what_methods_learn_is_resumed_to_the_same_bits_and_not_exported(
     for key, value in expected.items():
         assert torch.equal(value, found[key]), key
 
+    task = open_task(cfg, folder=tmp_path / "again")
+    task.prepare()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = task.module(task.datamodule())
+    begun = {name: value for name, value in module.named_parameters() if name.startswith("terms.") and len(value)}
+    assert {name.split(".")[1] for name in begun} == set(LEARNED)
+    assert not [name for name, value in begun.items() if torch.equal(value.detach(), expected[name])]
     for name, part in STATEFUL.items():
         assert expected[f"terms.{name}.method.{part}"].float().abs().sum() > 0
-    assert (expected["terms.vid.method.log_scales_C.0"] - 4.9932).abs().max() > 1e-4  # where it began: σ² = 5
     assert expected["terms.vitkd.method.step"] == 10 and expected["terms.lshfm.calibrated"]
     export_run(ExportSettings(run=whole, onnx=False))
     names = load_file(whole / "export" / "timm.safetensors").keys()
-    assert not any(part in name for name in names for part in ("terms", "method", "memory", "queue", "log_scale"))
+    student, _ = open_student(whole)
+    assert len(names) == len([name for name in student.state_dict() if not name.startswith("head.pooling")])
+    assert not any(part in name for name in names for part in ("terms", "method", "memory", "queue", "projection"))
 
 
 def test_simkds_student_is_tested_and_exported_with_the_teachers_head(compose_config: Compose, tmp_path: Path) -> None:
@@ -120,6 +129,24 @@ def test_simkds_student_is_tested_and_exported_with_the_teachers_head(compose_co
     evaluate(folder)
     again = read_metrics(folder)
     assert again is not None and again["test/mAP"] == pytest.approx(metrics["test/mAP"])
+
+
+@pytest.mark.slow  # the compiler takes a minute
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler for CPUs needs g++")
+def test_a_compiled_run_learns_the_same(compose_config: Compose, tmp_path: Path) -> None:
+    """With a method of each family, so that logits, maps, stages and last features come out of compiled networks."""
+    families = ("mld", "cam_kd", "fitnet", "sp")
+    logged: dict[bool, dict[tuple[str, str], float]] = {}
+    for compiled in (False, True):
+        cfg = compose_config(*SMALL, "trainer.max_epochs=1", f"trainer.compile={str(compiled).lower()}")
+        OmegaConf.set_struct(cfg, False)
+        cfg.method = {name: compose_config(*SMALL, f"method={name}").method for name in families}
+        train(cfg, folder=tmp_path / str(compiled))
+        with (tmp_path / str(compiled) / "curves.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["name"].startswith("train/")]
+        logged[compiled] = {(row["name"], row["step"]): float(row["value"]) for row in rows}
+    assert {name.split("/")[1] for name, _ in logged[True]} >= set(families)
+    assert logged[True] == pytest.approx(logged[False], rel=0.02, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

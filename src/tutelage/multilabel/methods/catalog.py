@@ -31,6 +31,10 @@ Each is `method=<name>`; `method=cam_kd+mld` takes two, each with a λ of its ow
   `method.force_softmax=true`; `any` does not look at labels as a whole.
 - **reads** names what is computed of both networks for the method; where they differ, the teacher's stands second.
 - **cost** is a step's time and memory over `supervised` with the same teacher forward ({cost}).
+  Learned parts as wide as the teacher cost by the square of its channels, of which a ResNet-50 has 2,048 and a ViT-S
+  384: `vitkd` generates by two 3×3 convolutions (18·C² weights, here 75 million), `vid` predicts by three 1×1 ones, and
+  `reviewkd` and `simkd` have a 3×3 one. That is what their papers propose. From ViT-S to ViT-Ti (224 pixels, batch 4,
+  the same CPU) a step of `vitkd` takes 1.18 times that of `supervised`.
 """
 
 

@@ -103,10 +103,7 @@ class Matching(Method):
         return None
 
     def forward(self, student: NetOutput, teacher: NetOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
-        weight_BK = self.support.weigh(teacher.logits_BK.float(), batch.target_BK) * known_labels(batch)
-        labels_BL = None
-        if self.most is not None:  # before their maps are made
-            weight_BK, labels_BL = weight_BK.topk(min(self.most, weight_BK.shape[1]), dim=1)
+        weight_BK, labels_BL = self.choose(teacher.logits_BK, batch)
         # Squares of half-precision maps lose the small differences that are the signal late in training.
         views = _show(student, self.student_view, labels_BL), _show(teacher, self.teacher_view, labels_BL)
         student_BKP, teacher_BKP = on_common_grid(views[0].float(), views[1].float(), grid=self.grid)
@@ -114,6 +111,18 @@ class Matching(Method):
         if self.reduction == "mean":
             return {self.name: global_mean(distance_BK, weight_BK)}
         return {self.name: weighted_label_sum(distance_BK, weight_BK, batch)}
+
+    def choose(self, teacher_logits_BK: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Choose the labels whose maps are made, before they are.
+
+        Returns:
+            The labels' weights, and the labels [B, L]. Where maps of all are made: all weights [B, K], and None.
+        """
+        weight_BK = self.support.weigh(teacher_logits_BK.float(), batch.target_BK) * known_labels(batch)
+        if self.most is None:
+            return weight_BK, None
+        weight_BL, labels_BL = weight_BK.topk(min(self.most, weight_BK.shape[1]), dim=1)
+        return weight_BL, labels_BL
 
     def _look_at(self, *, student: View, teacher: View) -> None:
         self.student_view, self.teacher_view = student, teacher

@@ -1,11 +1,14 @@
 """Checks of what a user sets."""
 
 import math
+from typing import TypeVar
 
 from tutelage.core.errors import ConfigError
 
+Number = TypeVar("Number", int, float)
 
-def positive(key: str, value: float) -> float:
+
+def positive(key: str, value: Number) -> Number:
     """Return a number that must be above 0.
 
     Raises:

@@ -70,3 +70,33 @@ def with_grad_cams(
 def all_labels(logits_BK: Tensor) -> Tensor:
     """Return every label of every image, as :meth:`NetOutput.chosen_cams` takes them."""
     return torch.arange(logits_BK.shape[1], device=logits_BK.device).expand(logits_BK.shape)
+
+
+def area_pooled(maps: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Average maps over the cells of a grid, each place weighted by the area that it shares with the cell.
+
+    The mean over the result is the mean over the maps at any two sizes. `adaptive_avg_pool2d` is the same only where
+    the sizes divide: elsewhere its cells overlap, and the mean moves.
+
+    Args:
+        maps: [..., H, W].
+        size: Height and width of the grid.
+
+    Returns:
+        [..., *size].
+    """
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    if height % size[0] == 0 and width % size[1] == 0:
+        return functional.avg_pool2d(maps, (height // size[0], width // size[1]))
+    return torch.einsum("ih,...hw,jw->...ij", _shares(height, size[0], maps), maps, _shares(width, size[1], maps))
+
+
+def _shares(length: int, cells: int, like: Tensor) -> Tensor:
+    # [cells, length]: the part of each cell that each place covers. Made on the device: a copy to it would wait.
+    scale = length / cells
+    start = torch.arange(cells, device=like.device, dtype=like.dtype)[:, None] * scale
+    place = torch.arange(length, device=like.device, dtype=like.dtype)
+    overlap = torch.minimum(place + 1, start + scale) - torch.maximum(place, start)
+    return overlap.clamp(min=0) / scale

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from tutelage.multilabel.networks.cam import area_pooled
 from tutelage.multilabel.networks.network import Network, NetworkShape
 from tutelage.multilabel.networks.output import Field, NetOutput
 
@@ -59,6 +59,4 @@ class Ensemble(nn.Module):
 
 def _on_one_grid(maps: Sequence[Tensor]) -> Tensor:
     size = (min(each.shape[2] for each in maps), min(each.shape[3] for each in maps))
-    return torch.stack(
-        [each if each.shape[2:] == size else functional.adaptive_avg_pool2d(each, size) for each in maps]
-    )
+    return torch.stack([area_pooled(each, size=size) for each in maps])  # whose mean, the logits', stays

@@ -285,7 +285,7 @@ class Network(nn.Module):
 
     def replace_head(self, head: Head) -> None:
         """Take another head, with what it learns. What the network shows, exports and saves is then that head's."""
-        self.head = head
+        self.head = head.to(memory_format=self.memory_format)
         self.train(self.training)
 
     def compile_backbone(self) -> None:

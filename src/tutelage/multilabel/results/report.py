@@ -59,10 +59,10 @@ def keep_maps(folder: Path, *, networks: Mapping[str, Network | Ensemble], datam
         assert shown.cams_BKHW is not None
         kept[f"cams_{role}"] = shown.cams_BKHW.float().cpu().numpy()
         kept[f"logits_{role}"] = shown.logits_BK.float().cpu().numpy()
-    if "teacher" not in networks and (folder / MAPS).is_file():  # scored again without its teacher
+    if list(networks) == ["student"] and (folder / MAPS).is_file():  # scored again without its teachers
         with np.load(folder / MAPS) as before:
             if np.array_equal(before["ids"], kept["ids"]):
-                kept |= {name: before[name] for name in before.files if name.endswith("_teacher")}
+                kept |= {name: before[name] for name in before.files if name not in kept}
     np.savez_compressed(folder / MAPS, **kept)  # type: ignore[arg-type]
 
 
@@ -102,10 +102,10 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
         ]
         for role, found in by_role.items()
     }
-    if "teacher" not in scored and (folder / CLASSES).is_file():  # scored again without its teacher
+    if list(scored) == ["student"] and (folder / CLASSES).is_file():  # scored again without its teachers
         before = _read_classes(folder)
-        if [row["label"] for row in before] == list(label_names) and "teacher_AP" in before[0]:
-            columns["teacher_AP"] = [row["teacher_AP"] for row in before]
+        if [row["label"] for row in before] == list(label_names):
+            columns |= {name: [row[name] for row in before] for name in _ap_columns(before) if name not in columns}
     with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["label", "positives", *columns])
@@ -116,28 +116,44 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
 def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) -> tuple[list[str], list[list[str]]]:
     """Return the closing table: a column a network, so that it fits a terminal with long names in it."""
     split = scored_split(cfg)
-    prefixes = {"teacher": f"teacher/{split}/", "student": f"{split}/"}
-    roles = [role for role, prefix in prefixes.items() if f"{prefix}mAP" in metrics]
+    networks = {**_teachers(cfg), "student": ("", str(cfg.model.student.name))}
+    networks = {role: found for role, found in networks.items() if f"{found[0]}{split}/mAP" in metrics}
+    prefixes = [prefix for prefix, _ in networks.values()]
+    parameters = [float(metrics[f"{prefix or 'student/'}parameters"]) for prefix in prefixes]
     lines = {
-        "network": [str(cfg.model[role].name) for role in roles],
-        "parameters": [f"{float(metrics[f'{role}/parameters']) / 1e6:.2f} M" for role in roles],
+        "network": [name for _, name in networks.values()],
+        "parameters": [f"{count / 1e6:.2f} M" for count in parameters],
         "mAP": [
             f"{metrics[f'{p}mAP']:.2f}  ({metrics[f'{p}mAP_low']:.1f}–{metrics[f'{p}mAP_high']:.1f})"
-            for p in (prefixes[role] for role in roles)
+            for p in (f"{prefix}{split}/" for prefix in prefixes)
         ],
     }
     for name in shown:
         if f"{split}/{name}" in metrics:
-            keys = [f"{prefixes[role]}{name}" for role in roles]  # a teacher is not compared with itself
+            keys = [f"{prefix}{split}/{name}" for prefix in prefixes]  # a teacher is not compared with itself
             digits = 3 if name == "fidelity_kl" else 2
             lines[name] = [f"{metrics[key]:.{digits}f}" if key in metrics else "—" for key in keys]
     if "time/train_s" in metrics:
-        seconds = {"student": metrics["time/train_s"], "teacher": metrics.get("teacher/time/train_s")}
-        lines["training time"] = ["—" if seconds[role] is None else f"{seconds[role]:.0f} s" for role in roles]
+        seconds = [metrics.get(f"{prefix}time/train_s") for prefix in prefixes]
+        lines["training time"] = ["—" if taken is None else f"{taken:.0f} s" for taken in seconds]
     if shown != SHOWN and "time/step_ms" in metrics:
         own = {"time a step": f"{metrics['time/step_ms']:.1f} ms", "memory": f"{metrics['memory/peak_mb']:.0f} MB"}
-        lines |= {name: [value if role == "student" else "—" for role in roles] for name, value in own.items()}
-    return ["", *roles], [[name, *cells] for name, cells in lines.items()]
+        lines |= {name: [value if role == "student" else "—" for role in networks] for name, value in own.items()}
+    return ["", *networks], [[name, *cells] for name, cells in lines.items()]
+
+
+def _teachers(cfg: DictConfig) -> dict[str, tuple[str, str]]:
+    """Return each teacher that is scored by itself: the prefix of its metrics, and its network or networks."""
+    members = {} if cfg.teachers is None else OmegaConf.to_container(cfg.teachers.members)
+    own = str(cfg.model.teacher.name)
+    assert isinstance(members, dict)
+    names = {str(key): str(((member or {}).get("network") or {}).get("name", own)) for key, member in members.items()}
+    if not names:
+        return {"teacher": ("teacher/", own)}
+    if cfg.teachers.combine == "terms":
+        return {key: (f"teacher/{key}/", name) for key, name in names.items()}
+    combined = ", ".join(f"{key}: {name}" for key, name in names.items())
+    return {f"teachers, {cfg.teachers.combine}": ("teacher/", combined)}
 
 
 def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
@@ -205,10 +221,9 @@ def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
     axes = figure.subplots()
     ordered = sorted(scored, key=lambda row: float(row["student_AP"]))
     places = np.arange(len(ordered))
-    if ordered and "teacher_AP" in ordered[0]:
-        axes.scatter(
-            [float(row["teacher_AP"]) for row in ordered], places, label="teacher", marker="|", s=60, color="black"
-        )
+    for number, column in enumerate(name for name in _ap_columns(ordered) if name != "student_AP"):
+        values, label = [float(row[column]) for row in ordered], column.removesuffix("_AP")
+        axes.scatter(values, places, label=label, marker="|", s=60, color="black" if number == 0 else f"C{number}")
     axes.barh(places, [float(row["student_AP"]) for row in ordered], label="student", alpha=0.7)
     axes.set_yticks(places, [_cut(row["label"]) for row in ordered], fontsize=7)
     axes.set(xlabel="average precision, percent", xlim=(0, 100))
@@ -240,6 +255,10 @@ def _draw_card(folder: Path, classes: Sequence[Mapping[str, str]]) -> Figure:
     if not both:
         right.text(50, 50, "no teacher was scored", ha="center", fontsize=8)
     return figure
+
+
+def _ap_columns(classes: Sequence[Mapping[str, str]]) -> list[str]:
+    return [name for row in classes[:1] for name in row if name.endswith("_AP")]
 
 
 def _cut(label: str, *, length: int = 32) -> str:
@@ -283,7 +302,8 @@ def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any
     """Rows of the grid: a picture, and per label that is there each network's map over it."""
     with np.load(folder / MAPS) as kept:
         content = dict(kept)
-    roles = [role for role in ("teacher", "student") if f"cams_{role}" in content]
+    shown = [name.removeprefix("cams_") for name in content if name.startswith("cams_")]
+    roles = [*(role for role in shown if role != "student"), "student"]  # teachers first
     rows = []
     for n, image_3RR in enumerate(content["images"]):
         present = np.flatnonzero(content["targets"][n] == 1)[:4]

@@ -177,8 +177,9 @@ def test_kdsvd_against_numpys_svd() -> None:
         assert functional.kdsvd(student, teacher, rank=2)[b].item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_singular_vectors_have_the_derivative_of_torchs_svd() -> None:
-    maps = waves(1, 5, 3, 3).requires_grad_()
+@pytest.mark.parametrize("side", [3, 2])  # more places than channels, and fewer
+def test_singular_vectors_have_the_derivative_of_torchs_svd(side: int) -> None:
+    maps = waves(1, 5, side, side).requires_grad_()
     weights = waves(5, 2, phase=3.0)
 
     def ours(x: Tensor) -> Tensor:
@@ -200,6 +201,52 @@ def test_singular_vectors_of_dead_channels_have_a_finite_gradient() -> None:
     vectors, _ = functional.right_singular_vectors(maps, rank=3)
     vectors.square().sum().backward()
     assert vectors.isfinite().all() and maps.grad is not None and maps.grad.isfinite().all()
+
+
+def test_kernels_are_compared_without_being_made() -> None:
+    """Against the [C, D] matrices, at the largest entries that vectors of unit norm have."""
+    a_s, a_t, b_s, b_t = (F.normalize(waves(2, n, 3, phase=p), dim=1) for n, p in ((4, 0), (4, 1), (5, 2), (5, 3)))
+    a_s[:, :, 0], b_s[:, :, 0] = torch.eye(4)[0], -torch.eye(5)[0]
+    a_s.requires_grad_()
+    found_B = functional._rbf_distance((a_s, b_s), (a_t, b_t))
+    kernels = [torch.exp(-(a[:, :, None] - b[:, None]).square() / 8) for a, b in ((a_s, b_s), (a_t, b_t))]
+    expected_B = (kernels[0] - kernels[1]).square().sum((1, 2, 3))
+    torch.testing.assert_close(found_B, expected_B)
+    (found,), (expected,) = (torch.autograd.grad(loss_B.sum(), a_s) for loss_B in (found_B, expected_B))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not functional._rbf_distance((a_t, b_t), (a_t, b_t)).any()
+
+
+@pytest.mark.parametrize(("channels", "to"), [(3, 7), (7, 3), (4, 4)])
+def test_a_projection_is_orthogonal_and_cayleys(channels: int, to: int) -> None:
+    k, rest = min(channels, to), abs(channels - to)
+    square, below = 0.7 * waves(k, k).requires_grad_(), 0.7 * waves(rest, k, phase=1.0).requires_grad_()
+
+    def projected(x: Tensor) -> Tensor:
+        return functional.orthogonal_projection(x, square_kk=square, rest_Rk=below)
+
+    matrix = projected(torch.eye(channels)).T  # [to, channels]
+    torch.testing.assert_close(matrix @ matrix.T if to < channels else matrix.T @ matrix, torch.eye(k))
+    skew = torch.cat([torch.cat([square - square.T, -below.T], 1), torch.cat([below, torch.zeros(rest, rest)], 1)])
+    whole = torch.linalg.solve(torch.eye(k + rest) - skew / 2, torch.eye(k + rest) + skew / 2)[:, :k]
+    torch.testing.assert_close(matrix, whole.T if to < channels else whole)
+    features = waves(5, channels, phase=2.0)
+    expected, found = features @ (whole if to < channels else whole.T), projected(features)
+    torch.testing.assert_close(found, expected)
+    parts = [square, below] if rest else [square]
+    weight = waves(5, to, phase=3.0)
+    for ours, dense in zip(*(torch.autograd.grad((y * weight).sum(), parts) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_every_projection_that_is_orthogonal_can_be_learned() -> None:
+    target = torch.linalg.qr(waves(7, 3))[0]  # columns of norm 1 whose upper block has no eigenvalue −1
+    system = 2 * torch.linalg.inv(torch.eye(3) + target[:3])
+    below = target[3:] @ system
+    skew = 2 * (torch.eye(3) + below.T @ below / 4 - system)
+    torch.testing.assert_close(skew, -skew.T, atol=1e-4, rtol=0)
+    found = functional.orthogonal_projection(torch.eye(3), square_kk=skew / 2, rest_Rk=below)
+    torch.testing.assert_close(found.T, target, atol=1e-4, rtol=0)
 
 
 def test_wkd_f_against_a_loop() -> None:

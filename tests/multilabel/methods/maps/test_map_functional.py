@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tutelage.multilabel.methods.maps.functional import (
-    area_pooled,
     attention,
     cosine_distance,
     normalised_absolute_error,
@@ -21,6 +20,7 @@ from tutelage.multilabel.methods.maps.functional import (
     split_mse,
     squared_error,
 )
+from tutelage.multilabel.networks.cam import area_pooled
 
 
 def maps(seed: int, *shape: int) -> Tensor:

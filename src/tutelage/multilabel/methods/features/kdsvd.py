@@ -27,7 +27,7 @@ class KdSvd(Method):
     def __init__(self, *, stages: int, rank: int) -> None:
         """Choose how many of the last stages, two or more, and how many singular vectors of each."""
         super().__init__()
-        self.stages, self.rank = int(positive("stages", stages)), int(positive("rank", rank))
+        self.stages, self.rank = positive("stages", stages), positive("rank", rank)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         self.pairs = paired_stages(student, teacher, most=self.stages)

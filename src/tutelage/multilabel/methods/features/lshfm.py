@@ -38,7 +38,7 @@ class LshFm(Method):
     def __init__(self, *, hashes: int, std: float) -> None:
         """Choose how many hashes, and the standard deviation of W's entries."""
         super().__init__()
-        self.hashes, self.std = int(positive("hashes", hashes)), positive("std", std)
+        self.hashes, self.std = positive("hashes", hashes), positive("std", std)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         channels = teacher.shape.embedding_dim

@@ -30,7 +30,7 @@ class Ofa(Method):
     def __init__(self, *, stages: int, exponent: float, temperature: float) -> None:
         """Choose how many of the last stages, γ, and the temperature."""
         super().__init__()
-        self.stages = int(positive("stages", stages))
+        self.stages = positive("stages", stages)
         self.exponent, self.temperature = positive("exponent", exponent), positive("temperature", temperature)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:

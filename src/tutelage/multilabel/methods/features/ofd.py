@@ -29,7 +29,7 @@ class Ofd(Method):
     def __init__(self, *, stages: int) -> None:
         """Choose how many of the last stages."""
         super().__init__()
-        self.stages = int(positive("stages", stages))
+        self.stages = positive("stages", stages)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         pairs = paired_stages(student, teacher, most=self.stages)

@@ -31,7 +31,7 @@ class ReviewKd(Method):
     def __init__(self, *, stages: int, channels: int) -> None:
         """Choose how many of the last stages, and the channels of the fusion."""
         super().__init__()
-        self.stages, self.channels = int(positive("stages", stages)), int(positive("channels", channels))
+        self.stages, self.channels = positive("stages", stages), positive("channels", channels)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         pairs = paired_stages(student, teacher, most=self.stages)

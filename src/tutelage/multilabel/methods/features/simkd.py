@@ -39,7 +39,7 @@ class SimKd(Method):
     def __init__(self, *, factor: int) -> None:
         """Choose by how much the projector's hidden channels are fewer than the teacher's."""
         super().__init__()
-        self.factor = int(positive("factor", factor))
+        self.factor = positive("factor", factor)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         shape = teacher.shape

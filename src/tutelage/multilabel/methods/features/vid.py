@@ -28,12 +28,12 @@ class Vid(Method):
     def __init__(self, *, stages: int, initial_variance: float, epsilon: float = 1e-5) -> None:
         """Choose how many of the last stages, and where σ² begins."""
         super().__init__()
-        self.stages = int(positive("stages", stages))
+        self.stages = positive("stages", stages)
         self.initial_variance, self.epsilon = positive("initial_variance", initial_variance), epsilon
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         self.pairs = paired_stages(student, teacher, most=self.stages)
-        self.means = nn.ModuleList([_mean(pair.student_channels, pair.teacher_channels) for pair in self.pairs])
+        self.means = nn.ModuleList([_mean_network(pair.student_channels, pair.teacher_channels) for pair in self.pairs])
         start = torch.tensor(self.initial_variance - self.epsilon, dtype=torch.float64).expm1().log().item()
         # In a ParameterList: in a plain list, as in mdistiller's code, they would never train.
         self.log_scales_C = nn.ParameterList(
@@ -53,7 +53,7 @@ class Vid(Method):
         return {"vid": torch.stack(losses).sum()}
 
 
-def _mean(in_channels: int, out_channels: int) -> nn.Sequential:
+def _mean_network(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.ReLU(),

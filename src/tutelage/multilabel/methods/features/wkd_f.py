@@ -28,7 +28,7 @@ class WkdF(Method):
     def __init__(self, *, grid: int, mean_weight: float, hidden: int, decay_from: float) -> None:
         """Choose cells a side, the weight of the means, the projector's width, and when the loss begins to fall."""
         super().__init__()
-        self.grid, self.hidden = int(positive("grid", grid)), int(positive("hidden", hidden))
+        self.grid, self.hidden = positive("grid", grid), positive("hidden", hidden)
         self.mean_weight = not_negative("mean_weight", mean_weight)
         self.decay_from = not_negative("decay_from", decay_from)
 

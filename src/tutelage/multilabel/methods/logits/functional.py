@@ -52,8 +52,8 @@ def softmax_kl(student_BK: Tensor, teacher_BK: Tensor, *, counted_BK: Tensor, te
     Returns:
         [B]; 0 for an image in which no label counts.
     """
-    log_student_BK = _log_softmax(student_BK / temperature, counted_BK)
-    log_teacher_BK = _log_softmax(teacher_BK / temperature, counted_BK)
+    log_student_BK = masked_log_softmax(student_BK / temperature, counted_BK)
+    log_teacher_BK = masked_log_softmax(teacher_BK / temperature, counted_BK)
     return temperature**2 * (log_teacher_BK.exp() * (log_teacher_BK - log_student_BK)).sum(1)
 
 
@@ -107,11 +107,11 @@ def normalised_kd(
         [B].
     """
     present_BK, absent_BK = counted_BK & (target_BK == 1), counted_BK & (target_BK == 0)
-    log_student_BK = _log_softmax(student_BK, counted_BK)
-    teacher_probability_BK = _log_softmax(teacher_BK, counted_BK).exp()
+    log_student_BK = masked_log_softmax(student_BK, counted_BK)
+    teacher_probability_BK = masked_log_softmax(teacher_BK, counted_BK).exp()
     target_B = -(teacher_probability_BK * log_student_BK * present_BK).sum(1)
-    log_others_BK = _log_softmax(student_BK / temperature, absent_BK)
-    teacher_others_BK = _log_softmax(teacher_BK / temperature, absent_BK).exp()
+    log_others_BK = masked_log_softmax(student_BK / temperature, absent_BK)
+    teacher_others_BK = masked_log_softmax(teacher_BK / temperature, absent_BK).exp()
     return target_B - gamma * temperature**2 * (teacher_others_BK * log_others_BK * absent_BK).sum(1)
 
 
@@ -197,7 +197,8 @@ def pearson_distance(student: Tensor, teacher: Tensor, *, counted: Tensor, dim: 
     return 1 - correlation, count.squeeze(dim) > 1
 
 
-def _log_softmax(logits_BK: Tensor, counted_BK: Tensor) -> Tensor:
+def masked_log_softmax(logits_BK: Tensor, counted_BK: Tensor) -> Tensor:
+    """Log-softmax over the labels that count. The others have a value far below, which has no meaning."""
     return logits_BK.masked_fill(~counted_BK, EXCLUDED).log_softmax(1)
 
 

@@ -29,7 +29,7 @@ class At(Method):
     def __init__(self, *, stages: int) -> None:
         """Choose how many stages, counted from the deepest."""
         super().__init__()
-        self.stages = int(positive("stages", stages))
+        self.stages = positive("stages", stages)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
         for role, network in (("student", student), ("teacher", teacher)):

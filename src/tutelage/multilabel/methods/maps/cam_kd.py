@@ -78,7 +78,7 @@ class CamKd(Matching):
         supports: dict[SupportName, Support] = {
             "all": EVERY_LABEL,
             "positives": POSITIVES,
-            "teacher_top": teacher_top(int(positive("top_k", top_k))),
+            "teacher_top": teacher_top(positive("top_k", top_k)),
             "teacher_above": teacher_above(threshold),
             "teacher_probability": TEACHER_PROBABILITY,
         }

@@ -16,4 +16,4 @@ class CatKd(Matching):
     def __init__(self, *, grid: int, normalise: bool) -> None:
         """Choose r, and whether maps are divided by their norm over space."""
         divergence = normalised_squared_error if normalise else squared_error
-        super().__init__("cat", view="cams_BKHW", divergence=divergence, grid=int(positive("grid", grid)))
+        super().__init__("cat", view="cams_BKHW", divergence=divergence, grid=positive("grid", grid))

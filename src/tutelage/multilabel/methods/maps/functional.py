@@ -2,30 +2,10 @@
 
 # B batch, K labels, C channels, H W map, P = H·W places, R places of one grid
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-def area_pooled(maps: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Average maps over the cells of a grid, each place weighted by the area that it shares with the cell.
-
-    The mean over the result is the mean over the maps at any two sizes. `adaptive_avg_pool2d` is the same only where
-    the sizes divide: elsewhere its cells overlap, and the mean moves.
-
-    Args:
-        maps: [..., H, W].
-        size: Height and width of the grid.
-
-    Returns:
-        [..., *size].
-    """
-    height, width = maps.shape[-2:]
-    if (height, width) == size:
-        return maps
-    if height % size[0] == 0 and width % size[1] == 0:
-        return functional.avg_pool2d(maps, (height // size[0], width // size[1]))
-    return torch.einsum("ih,...hw,jw->...ij", _shares(height, size[0], maps), maps, _shares(width, size[1], maps))
+from tutelage.multilabel.networks.cam import area_pooled
 
 
 def common_size(a: Tensor, b: Tensor) -> tuple[int, int]:
@@ -120,12 +100,3 @@ def region_logits(cams_BKHW: Tensor, logits_BK: Tensor, *, size: tuple[int, int]
         [B, K, R].
     """
     return area_pooled(cams_BKHW, size=size).flatten(2) + (logits_BK - cams_BKHW.mean((2, 3)))[:, :, None]
-
-
-def _shares(length: int, cells: int, like: Tensor) -> Tensor:
-    # [cells, length]: the part of each cell that each place covers. Made on the device: a copy to it would wait.
-    scale = length / cells
-    start = torch.arange(cells, device=like.device, dtype=like.dtype)[:, None] * scale
-    place = torch.arange(length, device=like.device, dtype=like.dtype)
-    overlap = torch.minimum(place + 1, start + scale) - torch.maximum(place, start)
-    return overlap.clamp(min=0) / scale

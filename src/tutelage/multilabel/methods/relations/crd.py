@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.distributed import gather_rows, global_mean
+from tutelage.core.errors import ConfigError
 from tutelage.multilabel.data.source import ABSENT, IGNORED, PRESENT, Batch
 from tutelage.multilabel.methods.hashing import hashed
 from tutelage.multilabel.methods.method import DataInfo, Method
@@ -42,9 +43,15 @@ class Crd(Method):
     step: Tensor
 
     def __init__(self, *, channels: int, negatives: int, temperature: float, momentum: float) -> None:
-        """Choose D, M, τ, and how much of a memory stays when its sample is seen again."""
+        """Choose D, M, τ, and how much of a memory stays when its sample is seen again.
+
+        Raises:
+            ConfigError: A value out of its range.
+        """
         super().__init__()
-        self.channels, self.negatives = int(positive("channels", channels)), int(positive("negatives", negatives))
+        if not 0 <= momentum < 1:
+            raise ConfigError("method.momentum", f"{momentum} is no share below 1", "give a number in [0, 1)")
+        self.channels, self.negatives = positive("channels", channels), positive("negatives", negatives)
         self.temperature, self.momentum = positive("temperature", temperature), momentum
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:

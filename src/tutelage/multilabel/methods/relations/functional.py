@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.multilabel.methods.precision import full_precision
+from tutelage.multilabel.networks.cam import area_pooled
 
 EPS = 1e-7
 
@@ -197,5 +198,5 @@ def cam_weighted_features(features_BCHW: Tensor, cams_BKHW: Tensor) -> Tensor:
     """
     height, width = features_BCHW.shape[2:]
     if tuple(cams_BKHW.shape[2:]) != (height, width):
-        cams_BKHW = F.adaptive_avg_pool2d(cams_BKHW, (height, width))
+        cams_BKHW = area_pooled(cams_BKHW, size=(height, width))
     return torch.einsum("bkp,bcp->bkc", cams_BKHW.float().flatten(2).softmax(2), features_BCHW.float().flatten(2))

@@ -5,12 +5,14 @@
 from torch import Tensor
 
 from tutelage.core.distributed import gather_rows, global_sum
+from tutelage.core.errors import ConfigError
 from tutelage.multilabel.data.source import PRESENT, Batch
 from tutelage.multilabel.methods.logits.functional import bernoulli_kl
 from tutelage.multilabel.methods.method import DataInfo, Method
 from tutelage.multilabel.methods.reductions import known_labels, real_images, weighted_label_sum
 from tutelage.multilabel.methods.relations.functional import cam_weighted_features, class_aware, instance_aware
 from tutelage.multilabel.methods.settings import not_negative
+from tutelage.multilabel.networks.heads import MlDecoder
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field, NetOutput
 
@@ -40,7 +42,8 @@ class L2d(Method):
         self.instance_weight = not_negative("instance_weight", instance_weight)
 
     def setup(self, student: Network, teacher: Network, data: DataInfo) -> Network | None:
-        self.student_reads, self.teacher_reads = _reads(student), _reads(teacher)
+        self.student_reads = _reads(student, where="head.groups")
+        self.teacher_reads = _reads(teacher, where="teacher.head.groups")
         self.max_positives = max(1, data.max_positives)
         return None
 
@@ -64,9 +67,15 @@ class L2d(Method):
         }
 
 
-def _reads(network: Network) -> frozenset[Field]:
+def _reads(network: Network, *, where: str) -> frozenset[Field]:
     if network.shape.label_embedding_dim is not None:
         return frozenset({"logits_BK", "label_embeddings_BKD"})
+    if isinstance(network.head, MlDecoder):
+        raise ConfigError(
+            where,
+            f"l2d compares an embedding of each label, and {network.spec.name}'s decoder has one for a group of labels",
+            f"set {where}=null for a group a label, or take another head",
+        )
     return frozenset({"logits_BK", "cams_BKHW", "feature_map_BCHW"})
 
 

@@ -33,7 +33,7 @@ class TokenRelation(Method):
     def __init__(self, *, queue: int, image_temperature: float, place_temperature: float, place_weight: float) -> None:
         """Choose the queue's length (half of the training set at most), temperatures, and the weight of places."""
         super().__init__()
-        self.queue = int(positive("queue", queue))
+        self.queue = positive("queue", queue)
         self.image_temperature = positive("image_temperature", image_temperature)
         self.place_temperature = positive("place_temperature", place_temperature)
         self.place_weight = not_negative("place_weight", place_weight)
