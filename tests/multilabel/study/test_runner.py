@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.core.errors import RunError
 from tutelage.multilabel.results.comparison import read_predictions
+from tutelage.multilabel.study import runner
 from tutelage.multilabel.study.table import read_results
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,3 +96,18 @@ def test_a_killed_study_goes_on_and_trains_nothing_twice(tmp_path: Path) -> None
     assert len(read_predictions(tmp_path / "runs/methods/mse/x1").ids_N) == 32
     supervised = read_predictions(tmp_path / "runs/methods/supervised/seed_1")
     assert np.array_equal(supervised.targets_NK, read_predictions(tmp_path / "runs/methods/mse/seed_1").targets_NK)
+
+
+def test_a_failure_under_changed_code_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise ValueError(f"no such key in {tmp_path / 'x1'}/config.yaml")
+
+    monkeypatch.setattr(runner, "composed", fails)
+    states = iter(["before", "after", "same", "same"])
+    monkeypatch.setattr(runner, "code_state", lambda: next(states))
+    with pytest.raises(RunError, match="the code changed"):
+        runner.run_one([], own=(), folder=tmp_path / "x1")
+    assert not (tmp_path / "x1" / runner.OUTCOME).exists()
+    outcome = runner.run_one([], own=("seed=1",), folder=tmp_path / "x1")
+    assert outcome.error == "ValueError: no such key in config.yaml"
+    assert (tmp_path / "x1" / runner.OUTCOME).exists()

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import tutelage
 from tutelage.core import config
 from tutelage.core.callbacks import CHECKPOINTS, LAST
 from tutelage.core.config import CONF
@@ -22,12 +23,14 @@ from tutelage.core.curves import read_curves
 from tutelage.core.errors import RunError
 from tutelage.core.results import read_json, write_json
 from tutelage.core.run import prepare, train
+from tutelage.core.store import content_hash
 from tutelage.multilabel.study import plan, table
 from tutelage.multilabel.study.plan import Job, Outcome, Study
 
 OUTCOME = "outcome.json"
 LOG = "log.txt"
 WAIT = 5.0  # seconds
+AGAIN = "start it again; a worktree of its own keeps a study from changes of the code"
 
 
 def run(study: Study, *, places: Mapping[str, str], runs: Path, out: Path) -> dict[str, Outcome]:
@@ -46,6 +49,7 @@ def run(study: Study, *, places: Mapping[str, str], runs: Path, out: Path) -> di
         RunError: A run that the others need failed, or the user interrupted one.
     """
     config.register()
+    code = code_state()
     places = _prepare(study, dict(places), runs=runs)
     seconds: list[float] = []
     while True:
@@ -58,6 +62,8 @@ def run(study: Study, *, places: Mapping[str, str], runs: Path, out: Path) -> di
             if taken is None:  # what is left waits for a run of another process
                 time.sleep(WAIT)
                 continue
+            if code_state() != code:  # configs of one version would meet modules of another
+                raise RunError("study", "the code has changed since this process began", AGAIN)
             job, own = taken
             split = ["scoring.split=val"] if job.kind == "trial" else []  # trials never see the test split
             whole = [*study.overrides, *job.part.overrides, *own, *split]
@@ -170,9 +176,9 @@ def run_one(overrides: list[str], *, own: tuple[str, ...], folder: Path) -> Outc
         folder: The run's.
 
     Raises:
-        RunError: The user interrupted it.
+        RunError: The user interrupted it, or the code was changed under it.
     """
-    started = time.monotonic()
+    started, code = time.monotonic(), code_state()
     error, metrics = None, {}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -184,6 +190,8 @@ def run_one(overrides: list[str], *, own: tuple[str, ...], folder: Path) -> Outc
                 raise
             error = f"{type(failure).__name__}: {failure}".splitlines()[0]
             error = error.replace(f"{folder}/", "")  # the results name no place of this machine
+    if error is not None and code_state() != code:
+        raise RunError("study", f"the code changed while {folder} ran, which failed: {error}", AGAIN)
     (folder / CHECKPOINTS / LAST).unlink(missing_ok=True)  # nobody continues it
     gc.collect()
     weights = read_curves(folder).get("train/weight")
@@ -204,6 +212,12 @@ def keep(folder: Path, outcome: Outcome) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / OUTCOME, asdict(outcome))
     return outcome
+
+
+def code_state() -> str:
+    """Return a hash that changes when a source or config file does."""
+    files = sorted([*CONF.rglob("*.yaml"), *Path(tutelage.__file__).parent.rglob("*.py")])
+    return content_hash({str(path): path.stat().st_mtime_ns for path in files})
 
 
 def _line(key: str, outcome: Outcome, metric: str) -> str:
