@@ -26,11 +26,12 @@ from tutelage.core.store import Store
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.explore import config
+from tutelage.text2sql.explore.facts.gather import gather_facts
+from tutelage.text2sql.explore.facts.roles import Roles
 from tutelage.text2sql.explore.guard import plain
 from tutelage.text2sql.explore.pair import Pair, read_pairs
 from tutelage.text2sql.explore.pipeline import explore
 from tutelage.text2sql.explore.synthesizers.naming import Naming
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 Projection: TypeAlias = tuple[str, frozenset[str], bool]
 
@@ -121,8 +122,9 @@ def rows_of(db_id: str, folder: Path, gold: list[dict[str, str]]) -> list[dict[s
     queries = {" ".join(item["query"].lower().split()) for item in gold}
     rows: list[dict[str, object]] = []
     with Executor(workers=0, limits=Limits()) as executor:
-        roles = Roles(catalog, execute=lambda sql: executor.run(database(db_id), sql))
-        naming = Naming(catalog, roles)
+        facts = gather_facts(catalog, execute=lambda sql: executor.run(database(db_id), sql))
+        roles = Roles(catalog, execute=lambda sql: executor.run(database(db_id), sql), facts=facts)
+        naming = Naming(catalog, roles, facts)
         possible = num_projections(catalog, roles, naming)
         for level in range(1, 6):
             mine = [pair for pair in pairs if pair.level == level]

@@ -89,7 +89,7 @@ def test_bird_descriptions(shared_data: Path) -> None:
     catalog = read_catalog(shared_data / "bird/dev_databases/superhero/superhero.sqlite")
     height = catalog.column("superhero", "height_cm")
     assert height.description == "the height of the superhero"
-    assert height.value_description.startswith("commonsense evidence: The unit of height is centimeter.")
+    assert height.value_description.startswith("commonsense evidence:\nThe unit of height is centimeter.")
     assert catalog.column("superhero", "full_name").spoken_name == "full name"
     assert len(catalog.foreign_keys) == 11
     assert catalog.notes == ()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.explore.facts.gather import gather_facts
+from tutelage.text2sql.explore.facts.store import Facts
 
 SCHEMA = """
 CREATE TABLE stadium (
@@ -73,3 +75,8 @@ def opened(path: Path) -> Iterator[tuple[Catalog, Callable[[str], Result]]]:
     """Its catalog, and what runs SQL on it."""
     with Executor(workers=0, limits=Limits(seconds=5.0)) as executor:
         yield read_catalog(path), lambda sql: executor.run(path, sql)
+
+
+def facts_of(catalog: Catalog, execute: Callable[[str], Result]) -> Facts:
+    """What can be known of it without a person."""
+    return gather_facts(catalog, execute=execute)

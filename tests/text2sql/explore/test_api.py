@@ -12,7 +12,9 @@ from api_server import Server, completion, send, serve
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table
 from tutelage.text2sql.database.executor import Result
-from tutelage.text2sql.explore.knowledge import ColumnMeaning, JoinShape, Knowledge, Skeleton
+from tutelage.text2sql.explore.facts.fact import Fact, Subject
+from tutelage.text2sql.explore.facts.store import Facts
+from tutelage.text2sql.explore.knowledge import JoinShape, Knowledge, Skeleton
 from tutelage.text2sql.explore.pair import Pair, Walk
 from tutelage.text2sql.explore.synthesizers.api import Api
 
@@ -26,7 +28,7 @@ CATALOG = Catalog(
             columns=(
                 Column("id", "INTEGER", "customer", False),
                 Column("name", "TEXT", "customer", True),
-                Column("town", "TEXT", "customer", True),
+                Column("town", "TEXT", "customer", True, frequent=("Rome", "Oslo")),
             ),
             primary_key=("id",),
             foreign_keys=(),
@@ -48,11 +50,13 @@ CATALOG = Catalog(
         ),
     ),
 )
+FACTS = Facts(
+    [
+        Fact(Subject("customer", ("town",)), "meaning", "where the customer lives", "descriptions", 0.9),
+        Fact(Subject("purchase", ("price",)), "unit", "euros", "descriptions", 0.9),
+    ]
+)
 KNOWLEDGE = Knowledge(
-    columns=(
-        ColumnMeaning("customer", "town", "town", "where the customer lives", ("Rome", "Oslo"), "", None, ()),
-        ColumnMeaning("purchase", "price", "price", "", (), "", "euros", ()),
-    ),
     joins=(JoinShape(((("customer", "id"), ("purchase", "customer_id")),), 2),),
     skeletons=(
         Skeleton("SELECT _ FROM _ WHERE _ = ?", ("filter",), 7),
@@ -115,6 +119,7 @@ def api(server: Server, folder: Path, **changes: Any) -> Api:
         "seconds": 5.0,
         "tries": 1,
         "catalog": CATALOG,
+        "facts": FACTS,
         "knowledge": KNOWLEDGE,
         "execute": lambda sql: Result("ok", ("name",), [("Ann",), ("Bob",)], "", 0.0),
         "seed": 1,
@@ -163,7 +168,7 @@ def test_structure_guided_generation_follows_a_mined_shape(server: Server, tmp_p
     assert "ORDER BY _ LIMIT" not in asked  # two steps at once
     assert "- customer.id = purchase.customer_id\n" in asked
     assert "Table purchase (what was bought), 9 rows:" in asked
-    assert "- price REAL [euros]\n" in asked
+    assert "- price REAL; in euros\n" in asked
     assert "- name TEXT: what she is called\n" in asked  # as semantic exploration had it
 
 

@@ -39,6 +39,28 @@ def reason(verdict: Accepted | Rejection) -> str:
     return verdict.reason if isinstance(verdict, Rejection) else "accepted"
 
 
+@pytest.mark.parametrize(
+    ("question", "sql"),
+    [
+        ("How old is the youngest singer at most?", "SELECT MIN(age) FROM singer"),
+        ("Which singers are no older than 29? Give their names.", "SELECT name FROM singer WHERE age <= 29"),
+        ("Name the singers that are not married.", "SELECT name FROM singer WHERE is_married = 'F'"),
+        ("What is the most recent debut year of the singers?", "SELECT MAX(debut_year) FROM singer"),
+        ("Show the names of singers whose age is not more than 29.", "SELECT name FROM singer WHERE age <= 29"),
+        (
+            "Which singers are older than average? Give names.",
+            "SELECT name FROM singer WHERE age > (SELECT AVG(age) FROM singer)",
+        ),
+        (
+            "Show the titles of concerts in stadiums with a capacity over 1,000.",
+            "SELECT title FROM concert, stadium WHERE concert.stadium_id = stadium.stadium_id AND capacity > 1000",
+        ),
+    ],
+)
+def test_what_is_no_contradiction(judge: Check, question: str, sql: str) -> None:
+    assert reason(judge(question, sql)) == "accepted"
+
+
 def test_a_good_pair_is_accepted_with_what_it_uses(judge: Check) -> None:
     verdict = judge("Which singers are older than 40? List their names.", "SELECT name FROM singer WHERE age > 40")
     assert isinstance(verdict, Accepted)
@@ -63,6 +85,19 @@ def test_a_good_pair_is_accepted_with_what_it_uses(judge: Check) -> None:
         ("unspoken_literal", "Show the oldest singers' names.", "SELECT name FROM singer ORDER BY age DESC LIMIT 3"),
         ("unspoken_column", "List the names of all singers.", "SELECT name, country FROM singer"),
         ("unspoken_column", "List the names of singers, sorted.", "SELECT name FROM singer ORDER BY debut_year"),
+        # The review's mutants: each mentions all that the query names, and asks for something else.
+        ("contradiction", "What is the highest age of the singers?", "SELECT MIN(age) FROM singer"),
+        ("contradiction", "Which singer has the lowest age?", "SELECT name FROM singer ORDER BY age DESC LIMIT 1"),
+        ("contradiction", "Name the singers with an age less than 40.", "SELECT name FROM singer WHERE age > 40"),
+        ("contradiction", "Whose age is above 40? Show names.", "SELECT name FROM singer WHERE age < 40"),
+        ("contradiction", "List the names in ascending order of age.", "SELECT name FROM singer ORDER BY age DESC"),
+        ("contradiction", "What is the average age of the singers?", "SELECT SUM(age) FROM singer"),
+        ("contradiction", "Names of singers not from 'Peru'?", "SELECT name FROM singer WHERE country = 'Peru'"),
+        ("contradiction", "Names of the singers from Peru?", "SELECT name FROM singer WHERE country <> 'Peru'"),
+        ("idle_part", "Names of singers older than 40?", "SELECT name FROM singer WHERE age > 40 OR 1 = 1"),
+        ("idle_part", "Names of singers older than 40?", "SELECT name FROM singer WHERE age > 40 AND age = age"),
+        ("idle_part", "Names of singers and stadiums?", "SELECT singer.name, stadium.name FROM singer, stadium"),
+        ("idle_part", "Name 2 singers.", "SELECT name FROM singer ORDER BY random() LIMIT 2"),
         ("fails", "What is the name of each singer in capitals?", "SELECT capitals(name) FROM singer"),
         ("empty", "List the names of singers older than 99.", "SELECT name FROM singer WHERE age > 99"),
         ("empty", "How many singers are older than 99?", "SELECT COUNT(*) FROM singer WHERE age > 99"),

@@ -17,20 +17,12 @@ def test_superhero(shared_data: Path, tmp_path: Path) -> None:
     readings, _ = read_fitting(catalog, seeds)
     assert len(readings) == sum(seed.asks("superhero") for seed in seeds) == 52
     knowledge = mine(catalog, seeds=seeds, readings=readings)
-    by_name = {(column.table, column.column): column for column in knowledge.columns}
-    height = by_name["superhero", "height_cm"]
-    assert (height.name, height.unit, height.description) == ("height", "centimeters", "the height of the superhero")
-    assert by_name["colour", "colour"].synonyms == ("color",)
-    assert (
-        by_name["gender", "gender"].values == ("Male", "Female", "N/A") or len(by_name["gender", "gender"].values) == 3
-    )
     assert knowledge.joins[0].support >= knowledge.joins[1].support > 0
     hero_powers = ((("hero_power", "hero_id"), ("superhero", "id")), (("hero_power", "power_id"), ("superpower", "id")))
     assert any(join.on == hero_powers for join in knowledge.joins)
     assert knowledge.skeletons[0].operators == ("filter", "join")
     knowledge.write_jsonl(tmp_path / "knowledge.jsonl")
     records = [json.loads(line) for line in (tmp_path / "knowledge.jsonl").read_text().splitlines()]
-    assert [record["kind"] for record in records].count("column") == 31
     assert {"kind", "text", "operators", "support"} == set(records[-1])
 
 

@@ -14,10 +14,12 @@ from test_pipeline import quiet, settings_of
 from tutelage.core.store import Store
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.explore import pipeline
+from tutelage.text2sql.explore.facts import roles
+from tutelage.text2sql.explore.facts.roles import Roles, as_number
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.pipeline import explore
-from tutelage.text2sql.explore.synthesizers import offline, roles
-from tutelage.text2sql.explore.synthesizers.roles import Roles, as_number
+from tutelage.text2sql.explore.synthesizers import offline
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def laps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def door(laps: Path) -> Iterator[tuple[Roles, Callable[[str], Result]]]:
     with opened(laps) as (catalog, execute):
-        yield Roles(catalog, execute=execute), execute
+        yield Roles(catalog, execute=execute, facts=Facts()), execute
 
 
 def test_a_number_is_read_or_it_is_none() -> None:
@@ -92,12 +94,12 @@ def test_a_large_table_is_known_by_random_rows(tmp_path: Path, monkeypatch: pyte
             asked.append(sql)
             return execute(sql)
 
-        known = Roles(catalog, execute=counted)
+        known = Roles(catalog, execute=counted, facts=Facts())
         assert known.of("sale", "year").values == tuple(range(2015, 2025))
         amounts = [float(str(value)) for value in known.of("sale", "amount").values]
         assert len(amounts) > 400 and min(amounts) < 100 and max(amounts) > 1900
         assert all("rowid" in sql for sql in asked)
-        again = Roles(catalog, execute=execute)
+        again = Roles(catalog, execute=execute, facts=Facts())
         assert again.of("sale", "amount") == known.of("sale", "amount")
 
 
@@ -148,7 +150,7 @@ def test_seeds_that_are_not_used_are_counted(laps: Path, tmp_path: Path) -> None
     said: list[str] = []
     settings = settings_of(laps, walks=1, seeds=str(seeds))
     out = explore(settings, store=Store(tmp_path), out=tmp_path / "out", say=said.append)
-    assert said[0] == "seeds: 1 used, 1 unreadable, 1 without a column of this database"
+    assert said[1] == "seeds: 1 used, 1 unreadable, 1 without a column of this database"
     assert '"unreadable": 1' in (out / "manifest.json").read_text()
 
 

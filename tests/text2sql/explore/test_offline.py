@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlglot
-from concerts import make, opened
+from concerts import facts_of, make, opened
 from sqlglot import exp
 
 from tutelage.core.randomness import generator
@@ -30,7 +30,7 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     from_json,
 )
 
-KNOWLEDGE = Knowledge((), (), ())
+KNOWLEDGE = Knowledge((), ())
 LEVELS = 6
 
 
@@ -59,7 +59,9 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
 def grown(door: tuple) -> Grown:
     """Candidates of all levels; each level grows from the first ones of the level before."""
     catalog, execute = door
-    synthesizer = Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    synthesizer = Offline(
+        width=3, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=1
+    )
     found: Grown = []
     for walk in walks(catalog, 24):
         frontier: list[tuple[Candidate, Pair | None]] = [(candidate, None) for candidate in synthesizer.begin(walk)]
@@ -125,7 +127,7 @@ def test_a_set_operation_compares_other_columns_than_it_is_limited_by(grown: Gro
 
 def test_what_rows_lead_to_is_listed_once(door: tuple) -> None:
     catalog, execute = door
-    grammar = Grammar(catalog, execute=execute)
+    grammar = Grammar(catalog, execute=execute, facts=facts_of(catalog, execute))
     nodes = (Node("concert"), Node("stadium", 0, ("stadium_id",), ("stadium_id",)))
     query = Query(nodes, (Ref(1, "name"), Ref(0, "theme")), subject=1)
     ordered = replace(query, order=Order(Ref(1, "capacity"), True))
@@ -161,7 +163,9 @@ def test_values_that_name_too_little_or_too_much_are_not_asked_for(tmp_path: Pat
         connection.executemany("INSERT INTO airport VALUES (?, ?, ?, ?, ?)", rows)
     connection.close()
     with opened(path) as (catalog, execute):
-        synthesizer = Offline(width=4, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+        synthesizer = Offline(
+            width=4, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=1
+        )
         asked = ";".join(
             child.sql
             for walk in walks(catalog, 40)
@@ -191,7 +195,9 @@ def test_the_key_of_a_join_is_no_condition(tmp_path: Path) -> None:
     connection.close()
     asked = joined = 0
     with opened(path) as (catalog, execute):
-        synthesizer = Offline(width=4, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+        synthesizer = Offline(
+            width=4, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=1
+        )
         for walk in walks(catalog, 40):
             level = [pair_of(candidate, f"{walk.id}", walk) for candidate in synthesizer.begin(walk)]
             for depth in range(2):
@@ -269,7 +275,12 @@ def test_the_filter_finds_every_question_complete(grown: Grown, door: tuple) -> 
 
 def test_the_same_again_and_other_ids_other_proposals(door: tuple) -> None:
     catalog, execute = door
-    first, second = (Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=7) for _ in range(2))
+    first, second = (
+        Offline(
+            width=3, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=7
+        )
+        for _ in range(2)
+    )
     walk = walks(catalog, 1)[0]
     begun = first.begin(walk)
     list(second.begin(walks(catalog, 2)[1]))  # what ran before does not matter
@@ -279,13 +290,17 @@ def test_the_same_again_and_other_ids_other_proposals(door: tuple) -> None:
     again = replace(pair, state=json.loads(json.dumps(pair.state)))
     assert first.extend(pair, walk) == second.extend(again, walk)
     assert first.extend(pair, walk) != first.extend(pair, replace(walk, id=99))
-    other = Offline(width=3, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=8)
+    other = Offline(
+        width=3, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=8
+    )
     assert [c.question for c in other.begin(walk)] != [c.question for c in begun]
 
 
 def test_width_bounds_the_proposals(door: tuple) -> None:
     catalog, execute = door
-    synthesizer = Offline(width=2, catalog=catalog, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    synthesizer = Offline(
+        width=2, catalog=catalog, facts=facts_of(catalog, execute), knowledge=KNOWLEDGE, execute=execute, seed=1
+    )
     walk = walks(catalog, 1)[0]
     candidates = synthesizer.begin(walk)
     children = [
@@ -298,7 +313,9 @@ def test_width_bounds_the_proposals(door: tuple) -> None:
 def test_other_dialects_get_their_own_sql(door: tuple) -> None:
     catalog, execute = door
     duck = replace(catalog, dialect="duckdb")
-    synthesizer = Offline(width=4, catalog=duck, knowledge=KNOWLEDGE, execute=execute, seed=1)
+    synthesizer = Offline(
+        width=4, catalog=duck, facts=facts_of(duck, execute), knowledge=KNOWLEDGE, execute=execute, seed=1
+    )
     walk = walks(catalog, 1)[0]
     for candidate in synthesizer.begin(walk):
         sqlglot.parse_one(candidate.sql, dialect="duckdb")

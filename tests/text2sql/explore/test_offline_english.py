@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from concerts import make, opened, written
+from concerts import facts_of, make, opened, written
 
 from tutelage.core.randomness import generator
 from tutelage.text2sql.database.nouns import plural, singular
+from tutelage.text2sql.explore.facts.roles import Roles
 from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_realise import realise
 from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
@@ -33,7 +34,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     to_json,
 )
 from tutelage.text2sql.explore.synthesizers.offline_wording import plural_verb, with_article
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 from tutelage.text2sql.explore.words import article, phrase, plural_phrase
 
 Voice = tuple[Roles, Naming, SqlWriter]
@@ -46,8 +46,9 @@ FRENCH = Compare("compare", Ref(0, "country"), "=", "France")
 @contextmanager
 def voiced(path: Path) -> Iterator[Voice]:
     with opened(path) as (catalog, execute):
-        roles = Roles(catalog, execute=execute)
-        yield roles, Naming(catalog, roles), SqlWriter(catalog, roles=roles)
+        facts = facts_of(catalog, execute)
+        roles = Roles(catalog, execute=execute, facts=facts)
+        yield roles, Naming(catalog, roles, facts), SqlWriter(catalog, roles=roles)
 
 
 @pytest.fixture(scope="module")
@@ -293,9 +294,7 @@ def test_what_its_stands_for_comes_first(voice: Voice) -> None:
 
 def test_what_cannot_be_counted_is(voice: Voice) -> None:
     said = wordings(voice, Query((Node("concert"),), (Ref(0, "attendance"),)))
-    assert "What are the concert IDs of all concerts?" in wordings(
-        voice, Query((Node("concert"),), (Ref(0, "concert_id"),))
-    )
+    assert "What are the IDs of all concerts?" in wordings(voice, Query((Node("concert"),), (Ref(0, "concert_id"),)))
     assert "What is the attendance of all concerts?" in said and not any("are the attendance" in text for text in said)
 
 
@@ -376,14 +375,12 @@ def test_means_over_groups(voice: Voice) -> None:
         ("StuID", "student ID"),
         ("LName", "last name"),
         ("Pay_per_view_PPV", "pay per view"),
-        ("18_49_Rating_Share", "18-49 rating share"),
         ("Official_ratings_(millions)", "official ratings in millions"),
         ("AREA_CODE_STATE", "area code state"),
         ("MPG", "MPG"),
         ("GNPOld", "old GNP"),
         ("room_count", "number of rooms"),
         ("FlightNo", "flight number"),
-        ("Directed_by", "director"),
     ],
 )
 def test_identifiers_are_said_as_words(name: str, said: str) -> None:

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from concerts import make, opened, written
+from concerts import facts_of, make, opened, written
 
+from tutelage.text2sql.explore.facts.roles import Roles
 from tutelage.text2sql.explore.synthesizers.naming import Naming, Noun
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 
 def read(path: Path) -> Iterator[tuple[Roles, Naming]]:
     with opened(path) as (catalog, execute):
-        roles = Roles(catalog, execute=execute)
-        yield roles, Naming(catalog, roles)
+        facts = facts_of(catalog, execute)
+        roles = Roles(catalog, execute=execute, facts=facts)
+        yield roles, Naming(catalog, roles, facts)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def test_what_looks_like_a_number_and_is_none(odd: tuple[Roles, Naming]) -> None
     roles, _ = odd
     assert roles.of("Student", "Major").role == "code"  # stands for a subject
     assert roles.of("Student", "zip").role == "code"
-    assert roles.of("Student", "horses").role == "code"  # one cell says "null"
+    horses = roles.of("Student", "horses")
+    assert (horses.role, horses.markers) == ("measure", ("null",)) and "null" not in horses.values
     assert roles.of("Student", "best_rank").ranks
     # The most points are the best.
     assert roles.of("Student", "rank_points").role == "measure" and not roles.of("Student", "rank_points").ranks

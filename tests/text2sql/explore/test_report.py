@@ -3,6 +3,8 @@ from xml.etree import ElementTree
 
 from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table
 from tutelage.text2sql.explore.drawing import MAX_COLUMNS, MAX_TABLES, draw_graph
+from tutelage.text2sql.explore.facts.fact import Fact, Subject
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.graph import build_graph
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.pair import Pair
@@ -57,10 +59,13 @@ def test_coverage_by_hand() -> None:
     assert len(coverage.operators) == 11
 
 
+FACTS = Facts([Fact(Subject("a", ("id",), value=0), "code", "<none>", "person", 1.0)])
+
+
 def test_report(tmp_path: Path) -> None:
     graph = build_graph(CATALOG, readings=[], smoothing=1.0)
     for name in ("one.html", "two.html"):
-        write_report(tmp_path / name, outcome=OUTCOME, catalog=CATALOG, graph=graph)
+        write_report(tmp_path / name, outcome=OUTCOME, catalog=CATALOG, graph=graph, facts=FACTS)
     html = (tmp_path / "one.html").read_text()
     assert html == (tmp_path / "two.html").read_text()
     for text in (
@@ -72,6 +77,7 @@ def test_report(tmp_path: Path) -> None:
         "What is number 2?<br><code>SELECT 2 &lt; 3</code>",
         '<td>empty</td><td class="number">2</td><td>second',
         "no such table: &lt;gone&gt;",
+        "<td>a.id = 0</td><td>code</td><td>&lt;none&gt;</td><td>person</td>",
     ):
         assert text in html, text
     assert "<i>" not in html and "<b>" not in html  # names and questions are text, not markup
@@ -84,6 +90,7 @@ def test_an_exploration_that_found_nothing_has_a_report(tmp_path: Path) -> None:
         outcome=Outcome([], [], 0),
         catalog=CATALOG,
         graph=build_graph(CATALOG, readings=[], smoothing=1.0),
+        facts=Facts(),
     )
     assert "0 of 5 columns are taught" in (tmp_path / "report.html").read_text()
 

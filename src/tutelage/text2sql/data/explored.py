@@ -21,6 +21,7 @@ def example_of(pair: Pair) -> Example:
         db_id=pair.db_id,
         question=pair.question,
         sql=pair.sql,
+        evidence=pair.evidence,
         level=pair.level,
         source="explored",
     )

@@ -8,6 +8,7 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.seeds import read_seeds
 
@@ -25,6 +26,7 @@ class Own(Questions):
         val: str | None = None,
         test: str | None = None,
         descriptions: str | None = None,
+        facts: str | None = None,
     ) -> None:
         """Read the questions.
 
@@ -36,6 +38,7 @@ class Own(Questions):
             val: The same to pick a checkpoint by; None to hold some out of what is trained on.
             test: The same to test on; None to score on held-out explored pairs only.
             descriptions: A folder of CSV files that say what columns mean, as BIRD lays it out.
+            facts: The ``facts.jsonl`` of an exploration: prompts then say what columns, units and codes mean.
 
         Raises:
             DataError: The database, the folder or a file is missing, broken or empty.
@@ -53,6 +56,7 @@ class Own(Questions):
         meanings = None if descriptions is None else Path(descriptions)
         if meanings is not None and not meanings.is_dir():
             raise DataError("data.descriptions", f"no folder {meanings}", "give the folder of its CSV files, or null")
+        known = None if facts is None else Facts.read(Path(facts))
         inputs: dict[str, Any] = {"database": file_hash(path)}
         files = {"train": train, "val": val, "test": test}
         inputs |= {name: file_hash(Path(file)) for name, file in files.items() if file is not None}
@@ -60,6 +64,8 @@ class Own(Questions):
             inputs["explored"] = file_hash(folder / "pairs.jsonl")
         if meanings is not None:
             inputs |= {file.name: file_hash(file) for file in sorted(meanings.glob("*.csv"))}
+        if facts is not None:
+            inputs["facts"] = file_hash(Path(facts))
         super().__init__(
             name="own",
             splits=splits,
@@ -68,6 +74,7 @@ class Own(Questions):
             fingerprint=content_hash(inputs),
             explored=folder,
             descriptions=meanings,
+            facts=known,
             store=Store(Path(store)),
         )
 

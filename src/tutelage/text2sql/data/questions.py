@@ -12,6 +12,7 @@ from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.kept_catalog import kept_catalog
+from tutelage.text2sql.explore.facts.store import Facts
 
 
 class Questions:
@@ -27,12 +28,14 @@ class Questions:
         fingerprint: str,
         explored: Path | None = None,
         descriptions: Path | None = None,
+        facts: Facts | None = None,
         store: Store | None = None,
     ) -> None:
         """Keep what a source has read; see ``examples.Source`` for the meaning of most parts.
 
         Args:
             descriptions: A folder that says what columns mean; None for the one beside each database, if any.
+            facts: What an exploration and a person know of the databases: columns are described by it.
             store: Where catalogs are kept between runs; None to read each anew.
         """
         self.name = name
@@ -41,7 +44,7 @@ class Questions:
         self.fingerprint = fingerprint
         self.explored = explored
         self._splits = dict(splits)
-        self._descriptions, self._store = descriptions, store
+        self._descriptions, self._facts, self._store = descriptions, facts, store
         self._catalogs: dict[str, Catalog] = {}
 
     def split(self, name: Split) -> list[Example]:
@@ -56,11 +59,12 @@ class Questions:
         """
         if db_id not in self._catalogs:
             path, meanings = self.databases[db_id], self._descriptions
-            self._catalogs[db_id] = (
+            catalog = (
                 read_catalog(path, db_id=db_id, descriptions=meanings)
                 if self._store is None
                 else kept_catalog(path, db_id=db_id, descriptions=meanings, store=self._store)
             )
+            self._catalogs[db_id] = catalog if self._facts is None else self._facts.described(catalog)
         return self._catalogs[db_id]
 
 

@@ -47,7 +47,7 @@ def _describe_table(table: Table, path: Path, notes: list[str]) -> Table:
             column,
             description=_one_line(row.get("column_description")),
             spoken_name=_one_line(row.get("column_name")),
-            value_description=_one_line(row.get("value_description")),
+            value_description=_lines(row.get("value_description")),
         )
 
     return replace(table, columns=tuple(map(described, table.columns)))
@@ -66,3 +66,8 @@ def _read(path: Path) -> list[dict[str, str | None]]:
 
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
+
+
+def _lines(text: str | None) -> str:
+    """Keep the lines, which often explain a value each."""
+    return "\n".join(line for part in (text or "").splitlines() if (line := _one_line(part)))

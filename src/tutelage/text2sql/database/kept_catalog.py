@@ -10,7 +10,7 @@ from tutelage.text2sql.database.catalog import read_catalog
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
 from tutelage.text2sql.database.sqlite_file import check_file
 
-_VERSION = 1  # of what is written; a change of the schema's classes makes new files
+_VERSION = 2  # of what is written; a change of the schema's classes makes new files
 _FILE = "catalog.json"
 
 

@@ -37,6 +37,8 @@ class ExploreSettings:
     database: str | None = None  # a file or a URL; null: the embedded flights
     db_id: str | None = None  # null: the file's stem
     seeds: str | None = None  # Spider or BIRD JSON, or JSON lines of question and sql
+    facts: str | None = None  # a facts.jsonl of an earlier exploration that a person has edited
+    documents: list[str] = field(default_factory=list)  # texts about the database: Markdown, text, CSV
     guard: list[str] = field(default_factory=list)  # files as seeds: no pair may equal or resemble these
     walks: int = MISSING
     max_level: int = MISSING

@@ -19,6 +19,7 @@ from sqlglot.schema import MappingSchema
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.explore.guard import Guard, canonical, plain
+from tutelage.text2sql.explore.meaning import contradiction, idle_part
 from tutelage.text2sql.explore.pair import Candidate, Pair
 from tutelage.text2sql.explore.reading import mapping_schema
 from tutelage.text2sql.explore.spoken import (
@@ -43,6 +44,8 @@ Reason = Literal[
     "duplicate_query",
     "duplicate_template",  # the query of another pair with other values
     "duplicate_result",  # the same columns give the same rows in another pair
+    "idle_part",  # a condition that is the same for every row, a join that ties nothing, chance
+    "contradiction",  # the question says one thing, the query does another
     "unspoken_literal",
     "unspoken_column",
     "fails",
@@ -166,6 +169,10 @@ def check(
     fitted = _fit(tree, catalog)
     if isinstance(fitted, Rejection):
         return fitted
+    if idle := idle_part(fitted):
+        return Rejection("idle_part", idle)
+    if wrong := contradiction(candidate.question, fitted):
+        return Rejection("contradiction", wrong)
     if unspoken := _unspoken(candidate.question, fitted, catalog):
         return unspoken
     used = _used(fitted, catalog)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import sqlglot
 
 from tutelage.core.store import write_atomically
-from tutelage.text2sql.database.schema import DIALECTS, Catalog, Dialect
+from tutelage.text2sql.database.schema import Catalog, Dialect
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.graph import Graph
 from tutelage.text2sql.explore.knowledge import Knowledge
+from tutelage.text2sql.explore.native import native_sql
 from tutelage.text2sql.explore.outcome import Outcome
 from tutelage.text2sql.explore.report import write_report
 
@@ -32,6 +33,7 @@ _PAIRS = pa.schema(
         "columns": pa.list_(pa.string()),
         "tables": pa.list_(pa.string()),
         "state": pa.string(),  # JSON: each synthesizer has its own shape
+        "evidence": pa.string(),
     }
 )
 _REJECTED = pa.schema(
@@ -50,7 +52,14 @@ _REJECTED = pa.schema(
 
 
 def write_outputs(
-    folder: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph, knowledge: Knowledge, dialect: Dialect
+    folder: Path,
+    *,
+    outcome: Outcome,
+    catalog: Catalog,
+    graph: Graph,
+    facts: Facts,
+    knowledge: Knowledge,
+    dialect: Dialect,
 ) -> dict[str, Any]:
     """Write all files but the manifest.
 
@@ -59,7 +68,8 @@ def write_outputs(
         outcome: What was found.
         catalog: The database.
         graph: Its graph.
-        knowledge: What was known of it.
+        facts: What it means.
+        knowledge: How it is joined and asked.
         dialect: The user's; where it is not SQLite's, each pair also carries its query in it, as ``native_sql``.
 
     Returns:
@@ -70,7 +80,7 @@ def write_outputs(
     if dialect != "sqlite":
         schema = schema.append(pa.field("native_sql", pa.string()))
         for record, pair in zip(records, outcome.pairs, strict=True):
-            record["native_sql"] = sqlglot.transpile(pair.sql, read="sqlite", write=DIALECTS[dialect].sqlglot)[0]
+            record["native_sql"] = native_sql(pair.sql, catalog, dialect)
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_atomically(folder / "pairs.jsonl", "".join(lines))
     rows = [{**record, "state": json.dumps(record["state"], ensure_ascii=False)} for record in records]
@@ -80,7 +90,7 @@ def write_outputs(
     graph.write_parquet(folder)
     graph.write_graphml(folder / "graph.graphml")
     knowledge.write_jsonl(folder / "knowledge.jsonl")
-    write_report(folder / "report.html", outcome=outcome, catalog=catalog, graph=graph)
+    write_report(folder / "report.html", outcome=outcome, catalog=catalog, graph=graph, facts=facts)
     return {"counts": _counts(outcome), "catalog_notes": list(catalog.notes)}
 
 

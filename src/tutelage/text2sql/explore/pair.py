@@ -68,6 +68,7 @@ class Candidate:
     level: int
     operators: tuple[str, ...]  # of OPERATORS, in the order they were added
     state: Mapping[str, Json]
+    evidence: str = ""  # what one must know of the database to answer, and the question does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Pair:
     columns: tuple[str, ...]  # "table.column", as the SQL uses them
     tables: tuple[str, ...]
     state: Mapping[str, Json]
+    evidence: str = ""  # what one must know of the database to answer, and the question does not say
 
     def to_json(self) -> dict[str, Json]:
         """Give the fields as JSON values."""
@@ -105,11 +107,13 @@ class Pair:
             "columns": list(self.columns),
             "tables": list(self.tables),
             "state": dict(self.state),
+            "evidence": self.evidence,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, object]) -> "Pair":
         """Make a pair of what :meth:`to_json` gave."""
+        record = {"evidence": "", **record}  # explorations of old have none
         values = {field.name: record[field.name] for field in fields(cls)}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 

@@ -1,13 +1,15 @@
-"""From a database to checked pairs: catalog → graph → knowledge → walks → candidates → filter → files.
+"""From a database to checked pairs: catalog → facts → graph → walks → candidates → filter → files.
 
-Walks are taken in blocks. A block's walks begin together, and each level is checked in order before the next one is
-proposed; a finished block is one line of ``progress.jsonl``. What a block proposes and accepts is a function of the
-settings and of the blocks before it, so a killed exploration goes on at its first unfinished block, and ends with
-the same files, byte for byte (offline; an API's answers are the same where its replies are in the cache).
+Walks are taken in blocks: one by one, or several where a synthesizer asks a server for many at once. A block's walks
+begin together, and each level is checked in order before the next one is proposed; a finished block is one line of
+``progress.jsonl``. What a block proposes and accepts is a function of the settings and of the blocks before it, so a
+killed exploration goes on at its first unfinished block, and ends with the same files, byte for byte (offline; an
+API's answers are the same where its replies are in the cache).
 """
 
 import json
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,9 @@ from tutelage.text2sql.database.flights import flights_database
 from tutelage.text2sql.database.schema import Dialect
 from tutelage.text2sql.database.snapshot import snapshot
 from tutelage.text2sql.explore.config import ExploreSettings
+from tutelage.text2sql.explore.facts.evidence import evidence_for
+from tutelage.text2sql.explore.facts.gather import gather_facts
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.filter import Accepted, Guard, Rejection, Seen, check
 from tutelage.text2sql.explore.graph import Graph, build_graph
 from tutelage.text2sql.explore.knowledge import Knowledge, mine, read_fitting
@@ -38,8 +43,9 @@ from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 
-_VERSION = 3  # of what the same settings give: a change makes explorations of old stand beside new ones
-_BLOCK = 16  # walks
+_VERSION = 4  # of what the same settings give: a change makes explorations of old stand beside new ones
+_BLOCK = 16  # walks that begin together where a synthesizer asks for several at once
+_SAY_EVERY = 1.0  # seconds between two lines of progress, at least
 
 Say = Callable[[str], None]
 
@@ -64,30 +70,35 @@ def explore(settings: ExploreSettings, *, store: Store, out: Path | None = None,
         say: Told how far it is.
 
     Returns:
-        The folder: ``pairs.jsonl``, ``pairs.parquet``, ``rejected.parquet``, ``knowledge.jsonl``, the graph,
-        ``report.html`` and ``manifest.json``.
+        The folder: ``facts.jsonl``, ``pairs.jsonl``, ``pairs.parquet``, ``rejected.parquet``, ``knowledge.jsonl``, the
+        graph, ``report.html`` and ``manifest.json``.
 
     Raises:
         ConfigError, DataError: The settings or the database cannot work.
     """
-    source = open_source(settings, store)
+    source = open_source(settings, store, say=say)
+    edited = Facts.read(Path(settings.facts)) if settings.facts else None
     seeds = read_seeds(Path(settings.seeds)) if settings.seeds else ()
     guarded = tuple(seed for path in settings.guard for seed in read_seeds(Path(path)))
     inputs = _inputs(settings, source)
 
     def make(folder: Path) -> dict[str, Any]:
-        return Exploration(settings, source=source, seeds=seeds, guarded=guarded, folder=folder, say=say).run()
+        exploration = Exploration(
+            settings, source=source, edited=edited, seeds=seeds, guarded=guarded, folder=folder, say=say
+        )
+        return exploration.run()
 
     if out is None:
         return store.make("explorations", inputs, make)
     return _make_in(out, inputs, make)
 
 
-def open_source(settings: ExploreSettings, store: Store) -> Source:
+def open_source(settings: ExploreSettings, store: Store, *, say: Say) -> Source:
     """Open the database of the settings, and refuse one that has nothing to ask about."""
     options = settings.catalog
     descriptions = Path(options.descriptions) if options.descriptions else None
     database = settings.database if settings.database is not None else str(flights_database(store))
+    say(f"reads {database.rsplit('@', 1)[-1]}")  # behind a URL's password; counting values reads every row
     catalog = read_catalog(database, db_id=settings.db_id, descriptions=descriptions, infer_keys=options.infer_keys)
     if not any(table.num_rows for table in catalog.tables):
         raise DataError(
@@ -113,6 +124,8 @@ def _inputs(settings: ExploreSettings, source: Source) -> dict[str, Any]:
         "descriptions": content_hash({"catalog": repr([table.columns for table in source.catalog.tables])}),
         "seeds": file_hash(Path(settings.seeds)) if settings.seeds else None,
         "guard": [file_hash(Path(path)) for path in settings.guard],
+        "facts": file_hash(Path(settings.facts)) if settings.facts else None,
+        "documents": [file_hash(Path(path)) for path in settings.documents],
         "prompts": _prompts_hash(settings),
     }
     del inputs["catalog"]["descriptions"]
@@ -199,6 +212,7 @@ class Exploration:
         settings: ExploreSettings,
         *,
         source: Source,
+        edited: Facts | None,
         seeds: Sequence[Seed],
         guarded: Sequence[Seed],
         folder: Path,
@@ -206,6 +220,8 @@ class Exploration:
     ) -> None:
         self._settings = settings
         self._source = source
+        self._edited, self._seeds = edited, seeds
+        self._catalog, self._facts = source.catalog, Facts()
         self._folder = folder
         self._say = say
         readings, self._seed_counts = read_fitting(source.catalog, seeds)
@@ -235,16 +251,19 @@ class Exploration:
             workers=limits.workers, limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb)
         ) as executor:
             runner = Runner(executor, self._source.path)
+            self._learn_facts(runner)
             synthesizer: Synthesizer = build(
                 self._settings.synthesizer,
                 where="synthesizer",
-                catalog=self._source.catalog,
+                catalog=self._catalog,
+                facts=self._facts,
                 knowledge=self._knowledge,
                 execute=runner.run,
                 seed=self._settings.seed,
             )
             try:
-                self._walk(synthesizer, runner, progress)
+                size = _BLOCK if synthesizer.concurrency > 1 else 1
+                self._walk(synthesizer, runner, progress, size)
             except RunError:
                 # A budget is spent, a server is gone: what was found can be used, and the rest may still come.
                 self._write()
@@ -258,24 +277,43 @@ class Exploration:
             self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
         return summary
 
-    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path) -> None:
-        """Take block after block, a line of progress each."""
+    def _learn_facts(self, runner: Runner) -> None:
+        """Gather what can be known of the database, and write it where a person can correct it."""
+        path = self._folder / "facts.jsonl"
+        before = Facts.read(path) if path.exists() else Facts()  # it may have been edited since
+        self._facts = gather_facts(
+            self._source.catalog,
+            execute=runner.run,
+            seeds=self._seeds,
+            documents=[Path(document) for document in self._settings.documents],
+            edited=before.merged(self._edited or ()),
+        )
+        self._facts.write(path)
+        self._catalog = self._facts.described(self._source.catalog)
+        self._say(f"{path} holds {len(self._facts)} facts")
+
+    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path, size: int) -> None:
+        """Take blocks of so many walks, a line of progress each."""
         with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
             ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
+            said = 0.0
             while self._ended() is None:
-                block = self._block(ask, runner)
+                block = self._block(ask, runner, size)
                 file.write(json.dumps(block, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-                self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+                if time.monotonic() - said >= _SAY_EVERY:
+                    self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
+                    said = time.monotonic()
         self._say(f"ended after {self._outcome.num_walks} walks: {self._ended()}")
 
     def _write(self) -> dict[str, Any]:
         return write_outputs(
             self._folder,
             outcome=self._outcome,
-            catalog=self._source.catalog,
+            catalog=self._catalog,
             graph=self._graph,
+            facts=self._facts,
             knowledge=self._knowledge,
             dialect=self._source.dialect,
         )
@@ -298,10 +336,10 @@ class Exploration:
         counts = ", ".join(f"level {level}: {len(pairs)}" for level, pairs in self._levels.items() if pairs)
         return f"{len(self._outcome.pairs)} pairs ({counts or 'none yet'}), {len(self._outcome.rejected)} rejected"
 
-    def _block(self, ask: "_Asker", runner: Runner) -> dict[str, Any]:
+    def _block(self, ask: "_Asker", runner: Runner, size: int) -> dict[str, Any]:
         """Take the next block of walks through all levels; return its line of progress."""
         first = self._outcome.num_walks
-        ids = range(first, min(first + _BLOCK, self._settings.walks))
+        ids = range(first, min(first + size, self._settings.walks))
         num_pairs, num_rejected = len(self._outcome.pairs), len(self._outcome.rejected)
         notes: list[dict[str, Any]] = []
         walks = self._sampler.walks(ids)
@@ -376,7 +414,7 @@ class Exploration:
             verdict = check(
                 candidate,
                 parent=parent,
-                catalog=self._source.catalog,
+                catalog=self._catalog,
                 execute=runner.run,
                 guard=self._guard,
                 seen=self._seen,
@@ -413,6 +451,7 @@ class Exploration:
             columns=verdict.columns,
             tables=verdict.tables,
             state=candidate.state,
+            evidence=candidate.evidence or evidence_for(candidate, self._catalog, self._facts),
         )
         self._keep(pair)
         notes.append(asdict(verdict))

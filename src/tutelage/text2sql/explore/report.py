@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
@@ -9,12 +10,15 @@ import jinja2
 from tutelage.core.store import write_atomically
 from tutelage.text2sql.database.schema import Catalog, ForeignKey
 from tutelage.text2sql.explore.drawing import MAX_TABLES, draw_graph
+from tutelage.text2sql.explore.facts.fact import Fact
+from tutelage.text2sql.explore.facts.store import LIKELY, Facts
 from tutelage.text2sql.explore.graph import Graph
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.pair import OPERATORS, Pair
 
 EXAMPLES = 4  # pairs shown a level
 NEVER = 200  # columns named that were never reached
+FACTS = 1000  # shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def coverage_of(outcome: Outcome, catalog: Catalog) -> Coverage:
     return Coverage(columns, joins, {str(name): count for name, count in operators.items()})
 
 
-def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph) -> None:
+def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph, facts: Facts) -> None:
     """Write the report; it holds no time and no path, so that the same exploration gives the same bytes."""
     coverage = coverage_of(outcome, catalog)
     never = [f"{table}.{column}" for (table, column), count in coverage.columns.items() if not count]
@@ -78,8 +82,17 @@ def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph
         samplers=sorted(Counter(pair.sampler for pair in outcome.pairs).items()),
         reasons=_reasons(outcome.rejected),
         notes=catalog.notes,
+        facts=_shown_facts(facts),
+        num_facts=len(facts),
+        likely=LIKELY,
     )
     write_atomically(path, html)
+
+
+def _shown_facts(facts: Facts) -> list[tuple[str, list[Fact]]]:
+    """Facts by table, without what is shorter to read elsewhere: roles and distributions."""
+    shown = [fact for fact in facts if fact.kind not in ("distribution", "role")][:FACTS]
+    return [(table, list(own)) for table, own in groupby(shown, key=lambda fact: fact.subject.table)]
 
 
 def _examples(level: int, pairs: list[Pair]) -> list[Pair]:

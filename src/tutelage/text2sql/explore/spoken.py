@@ -97,10 +97,12 @@ def says_text(question: Question, value: str, column: Column | None) -> bool:
         return True
     if re.fullmatch(r"-?\d+(\.\d+)?", wanted) and says_number(question, float(wanted)):
         return True
-    if column is not None and column.value_description and stems(value) <= stems(column.value_description):
+    if column is not None and column.value_description:
         # A code that its description explains: the explanation is what a person says.
-        meaning = [line for line in column.value_description.splitlines() if wanted in fold(line)]
-        return any(len(stems(line) & question.stems) > 0 for line in meaning)
+        for line in re.split(r"[;\n]", column.value_description):
+            explained = re.match(rf"\W*{re.escape(wanted)}\W*[:=-] *(.+)", fold(line))
+            if explained and stems(explained[1]) & question.stems:
+                return True
     return _says_date(question, wanted)
 
 

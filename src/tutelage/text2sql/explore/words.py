@@ -3,39 +3,24 @@
 import re
 from functools import lru_cache
 
-from tutelage.text2sql.database.nouns import is_plural, plural, singular
+from tutelage.text2sql.database.nouns import is_noun, is_plural, plural, singular
 
 # Spelled out in a question; keys are lower case.
 ABBREVIATIONS = {
-    "abbr": "abbreviation", "accelerate": "acceleration", "displ": "displacement", "edispl": "engine displacement",
-    "hight": "high", "ioc": "IOC code", "abbrev": "abbreviation", "acc": "account", "addr": "address", "amt": "amount",
-    "arr": "arrival", "avg": "average", "cd": "code", "cnt": "count", "cust": "customer", "dep": "departure",
+    "abbr": "abbreviation", "abbrev": "abbreviation", "acc": "account", "acct": "account", "addr": "address",
+    "amt": "amount", "appr": "approval", "arr": "arrival", "avg": "average", "cat": "category", "ccy": "currency",
+    "cd": "code", "cert": "certificate", "cnt": "count", "crtd": "created", "cust": "customer", "dep": "departure",
     "dept": "department", "desc": "description", "dest": "destination", "dist": "distance", "dob": "date of birth",
-    "emp": "employee", "fk": "key", "fname": "first name", "ht": "height", "indep": "independence", "lang": "language",
-    "lname": "last name", "loc": "location", "manuf": "manufacturer", "max": "maximum", "mgr": "manager",
+    "dt": "date", "emp": "employee", "fk": "key", "fname": "first name", "freq": "frequency", "grp": "group",
+    "hr": "hour", "ht": "height", "lang": "language", "lat": "latitude", "lname": "last name", "lng": "longitude",
+    "loc": "location", "manuf": "manufacturer", "max": "maximum", "mfr": "manufacturer", "mgr": "manager",
     "min": "minimum", "mname": "middle name", "nbr": "number", "num": "number", "org": "organization",
-    "pct": "percentage", "perc": "percentage", "qty": "quantity", "sched": "scheduled", "stu": "student",
-    "tel": "telephone", "temp": "temperature", "wt": "weight", "yr": "year", "yn": "",
+    "pct": "percentage", "perc": "percentage", "prereq": "prerequisite", "prev": "previous", "prod": "product",
+    "qty": "quantity", "rep": "representative", "sched": "scheduled", "stu": "student", "tel": "telephone",
+    "temp": "temperature", "tot": "total", "ts": "timestamp", "tx": "transaction", "txn": "transaction",
+    "wt": "weight", "yn": "", "yr": "year",
 }  # fmt: skip
-PHRASES = {
-    "l name": "last name", "f name": "first name", "m name": "middle name", "first nm": "first name",
-    "open year": "opening year", "year of founded": "founding year", "year founded": "founding year",
-    "date first registered": "first registration date", "date registered": "registration date",
-    "created": "creation date", "updated": "update date", "modified": "modification date",
-    "total spent": "total amount spent", "date arrived": "arrival date",
-    "date departed": "departure date", "date adopted": "adoption date",
-    "date sold": "sale date", "date left": "leaving date", "date created": "creation date", "date hired": "hire date",
-    "date joined": "joining date", "date opened": "opening date", "date started": "start date",
-    "date ended": "end date", "date shipped": "shipping date", "date paid": "payment date", "date born": "birth date",
-    "date effective from value": "effective start date", "date effective to value": "effective end date",
-    "date on market": "listing date", "18 49 rating share": "18-49 rating share",
-    "state province county": "state, province or county", "directed by value": "director", "written by value": "writer",
-    "painted by value": "painter", "produced by value": "producer", "created by value": "creator",
-    "made by value": "maker",
-    "published by value": "publisher", "best of value": "best-of number", "lost in battle": "battle",
-    "start from value": "start", "year of work": "years of work", "zip postcode": "zip code",
-    "year awarded": "award year",
-}  # fmt: skip
+_INITIALS = {"f": "first", "l": "last", "m": "middle"}  # of names: LName
 _ACRONYMS = {"id", "tv", "url", "usa", "uk", "gdp", "gnp", "mpg", "isbn", "ssn", "ppv", "iso", "ip", "cd", "dvd", "pdf"}
 
 
@@ -55,7 +40,9 @@ def phrase(name: str) -> str:
     words: list[str] = []
     for piece in pieces:
         low = piece.lower()
-        if low in _ACRONYMS or (piece.isupper() and 2 <= len(piece) <= 4 and not shouted and low not in ABBREVIATIONS):
+        if low in _ACRONYMS or (
+            piece.isupper() and 2 <= len(piece) <= 4 and not shouted and low not in ABBREVIATIONS and not is_noun(low)
+        ):
             words.append(piece.upper())
         else:
             words.extend(ABBREVIATIONS.get(low, low).split())
@@ -69,6 +56,8 @@ def phrase(name: str) -> str:
         words[-1:] = ["in", "millions"]
     if len(words) > 1 and words[-1] in ("old", "new"):
         words.insert(0, words.pop())
+    if len(words) == 2 and words[0].lower() in _INITIALS and words[1] in ("name", "nm"):
+        words = [_INITIALS[words[0].lower()], "name"]
     if len(words) > 1 and words[-1] == "no":
         words[-1] = "number"
     if len(words) == 2 and words[1] == "count":
@@ -81,15 +70,12 @@ def phrase(name: str) -> str:
         words.pop(0)
     if len(words) > 1 and words[-1] == "ID":
         words[-2] = singular(words[-2])
-    if words and words[-1].lower() in ("of", "from", "to", "in", "on", "by", "for"):
-        words.append("value")
-    said = " ".join(words) or name
-    return PHRASES.get(said.lower(), said)
+    return " ".join(words) or name
 
 
 # A phrase's head stands before the first of these: "number of staff" → numbers of staff.
 _HEAD_ENDS = re.compile(
-    r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|awarded|won|played|spent|paid|earned|sold|killed|injured) "
+    r" (?:of|in|from|to|on|at|for|by|per|with|and|or|made|won|spent|paid|sold) | \w+ed $"
     r"|[ ,]*[(,]"
 )
 

@@ -20,6 +20,7 @@ from tutelage.core.randomness import generator
 from tutelage.core.store import content_hash
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import DIALECTS, Catalog
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import Candidate, Json, Pair, Walk
 from tutelage.text2sql.explore.reading import operators_of
@@ -64,6 +65,7 @@ class Api(Synthesizer):
         seconds: float,
         tries: int,
         catalog: Catalog,
+        facts: Facts,
         knowledge: Knowledge,
         execute: Callable[[str], Result],
         seed: int,
@@ -86,7 +88,8 @@ class Api(Synthesizer):
             seconds: How long to wait for an answer.
             tries: How often to ask before giving up.
             catalog: The database's structure.
-            knowledge: What was mined about it.
+            facts: What it means.
+            knowledge: How it is joined and asked.
             execute: Runs SQL in the sandbox: a rewriting sees how its parent's answer begins.
             seed: Names the choices.
 
@@ -104,7 +107,7 @@ class Api(Synthesizer):
         self._catalog, self._execute, self._seed = catalog, execute, seed
         self._width, self._structure_share, self._format = width, structure_share, response_format
         self._dialect = DIALECTS[catalog.dialect].sqlglot
-        self._sight, self._templates = Sight(catalog, knowledge), Templates()
+        self._sight, self._templates = Sight(catalog, facts, knowledge), Templates()
         folder = Path(replies)
         self._ledger = Ledger(
             folder / "ledger.jsonl",

@@ -7,12 +7,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tutelage.text2sql.database.catalog import Catalog, Column, Table
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.knowledge import JoinShape, Knowledge, Skeleton
 from tutelage.text2sql.explore.pair import OPERATORS, Json, Operator, Pair, Walk
 
 _MAX_COLUMNS = 24  # of a table; the walk's own come first
 _MAX_TABLES = 6
-_MAX_VALUE = 60  # characters
+_NUM_VALUES, _MAX_VALUE = 5, 60  # examples of a column, and characters of each
 
 MEANINGS: Mapping[Operator, str] = {
     "filter": "a condition on rows (WHERE)",
@@ -49,9 +50,8 @@ class ShownColumn:
     type: str
     is_key: bool
     meaning: str
-    unit: str
     examples: tuple[str, ...]
-    value_description: str
+    values: str  # unit, codes, null markers
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,10 @@ class Templates:
 class Sight:
     """The part of a database that a request shows."""
 
-    def __init__(self, catalog: Catalog, knowledge: Knowledge) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, facts: Facts, knowledge: Knowledge) -> None:
+        self._catalog, self._facts = catalog, facts
         self._joins = knowledge.joins
         self._skeletons = knowledge.skeletons
-        self._meanings = {(meaning.table, meaning.column): meaning for meaning in knowledge.columns}
 
     def of_walk(self, walk: Walk) -> list[ShownTable]:
         """Show the walk's columns and their tables' keys."""
@@ -142,15 +141,13 @@ class Sight:
         return ShownTable(table.name, table.comment, table.num_rows, columns)
 
     def _show_column(self, table: Table, column: Column, said: Mapping[str, Json]) -> ShownColumn:
-        known = self._meanings.get((table.name, column.name))
         return ShownColumn(
             name=column.name,
             type=column.type,
             is_key=column.name in table.primary_key,
-            meaning=(known and known.description) or str(said.get(f"{table.name}.{column.name}", "")),
-            unit=(known.unit or "") if known else "",
-            examples=tuple(repr(value) for value in known.values if len(str(value)) <= _MAX_VALUE) if known else (),
-            value_description=known.value_description if known else "",
+            meaning=self._facts.meaning(column) or str(said.get(f"{table.name}.{column.name}", "")),
+            examples=tuple(repr(value) for value in column.frequent[:_NUM_VALUES] if len(str(value)) <= _MAX_VALUE),
+            values=self._facts.values_described(column) or " ".join(column.value_description.split()),
         )
 
 

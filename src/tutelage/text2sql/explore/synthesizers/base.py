@@ -8,10 +8,10 @@ from tutelage.text2sql.explore.pair import Candidate, Json, Pair, Walk
 class Synthesizer(ABC):
     """Turns walks into questions and SQL, from simple to complex.
 
-    Beside the values of its YAML, a synthesizer is built with ``catalog`` (the database's structure), ``knowledge``
-    (what was mined about it), ``execute`` (SQL → result, in the sandbox) and ``seed``. What it proposes is a
-    function of these and of the walk or parent alone, never of what it proposed before: so a killed exploration
-    resumes to the same pairs.
+    Beside the values of its YAML, a synthesizer is built with ``catalog`` (the database's structure), ``facts`` (what
+    it means), ``knowledge`` (how it is joined and asked), ``execute`` (SQL → result, in the sandbox) and ``seed``.
+    What it proposes is a function of these and of the walk or parent alone, never of what it proposed before: so a
+    killed exploration resumes to the same pairs.
     """
 
     concurrency: int = 1  # calls of begin and extend that may run at once, in threads

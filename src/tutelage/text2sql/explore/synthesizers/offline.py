@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tutelage.core.randomness import generator
 from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import Candidate, Json, Operator, Pair, Walk
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
@@ -21,19 +22,27 @@ class Offline(Synthesizer):
     """
 
     def __init__(
-        self, *, width: int, catalog: Catalog, knowledge: Knowledge, execute: Callable[[str], Result], seed: int
+        self,
+        *,
+        width: int,
+        catalog: Catalog,
+        facts: Facts,
+        knowledge: Knowledge,
+        execute: Callable[[str], Result],
+        seed: int,
     ) -> None:
         """Read nothing yet.
 
         Args:
             width: Candidates a parent is extended to, at most.
             catalog: The database's structure.
-            knowledge: Passed to every synthesizer; this one reads the rows themselves.
+            facts: What its names, columns and values mean.
+            knowledge: Passed to every synthesizer; this one has its own shapes of queries.
             execute: Runs SQL in the sandbox: the synthesizer looks at values with it.
             seed: Names the choices.
         """
         self._width, self._seed = width, seed
-        self._grammar = Grammar(catalog, execute=execute)
+        self._grammar = Grammar(catalog, execute=execute, facts=facts)
 
     def begin(self, walk: Walk) -> list[Candidate]:
         """Propose a projection of each of the walk's tables."""

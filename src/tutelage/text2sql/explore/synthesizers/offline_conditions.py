@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tutelage.text2sql.database.catalog import Value
 from tutelage.text2sql.database.nouns import is_plural
+from tutelage.text2sql.explore.facts.roles import Profile
 from tutelage.text2sql.explore.synthesizers.naming import Noun
 from tutelage.text2sql.explore.synthesizers.offline_tree import (
     AgainstAverage,
@@ -26,7 +27,6 @@ from tutelage.text2sql.explore.synthesizers.offline_wording import (
     plural_verb,
     with_article,
 )
-from tutelage.text2sql.explore.synthesizers.roles import Profile
 from tutelage.text2sql.explore.words import listed
 
 # What compares with other rows: "above the average age of all singers from France" would be another question.

@@ -6,6 +6,8 @@ import numpy as np
 
 from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.explore.facts.roles import Profile, Roles
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import Walk
 from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_literals import Literals
@@ -20,7 +22,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Ref,
     SameAs,
 )
-from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
 
 MAX_COLUMNS = 4  # that a join or a window may bring a list to
 
@@ -28,10 +29,10 @@ MAX_COLUMNS = 4  # that a join or a window may bring a list to
 class Ground:
     """One database, and questions about trees over it."""
 
-    def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result]) -> None:
+    def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result], facts: Facts) -> None:
         self.catalog, self.execute = catalog, execute
-        self.roles = Roles(catalog, execute=execute)
-        self.naming = Naming(catalog, self.roles)
+        self.roles = Roles(catalog, execute=execute, facts=facts)
+        self.naming = Naming(catalog, self.roles, facts)
         self.writer = SqlWriter(catalog, roles=self.roles)
         self.literals = Literals(roles=self.roles, writer=self.writer, execute=execute)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from tutelage.text2sql.database.catalog import Value
 from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.explore.facts.roles import Profile, Roles, as_number
 from tutelage.text2sql.explore.synthesizers.offline_sql import SqlWriter
 from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Aggregate,
@@ -22,7 +23,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Ref,
     Simple,
 )
-from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles, as_number
 
 _MAX_VALUES = 300
 _MAX_LENGTH = 60  # characters of a literal that a person would type
@@ -38,7 +38,10 @@ class Literals:
         """The distinct values a column takes under the query's conditions, sorted."""
         if not query.where and len(query.nodes) == 1:
             return list(profile.values)
-        result = self._execute(self._writer.values(query, ref, limit=_MAX_VALUES))
+        rows = self._roles.sampled_rows(query.nodes[0].table)
+        result = self._execute(self._writer.values(query, ref, rows=rows, limit=_MAX_VALUES))
+        if rows and len(result.rows) < 2:  # a condition that few rows meet, of which the sample has none
+            result = self._execute(self._writer.values(query, ref, rows="", limit=_MAX_VALUES))
         reckoned = profile.numeric_text or profile.fixed_width
         known = {as_number(value) if reckoned else value for value in profile.values}
         values = {as_number(row[0]) if reckoned else row[0] for row in result.rows}

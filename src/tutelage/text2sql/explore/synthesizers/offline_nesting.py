@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from tutelage.text2sql.explore.facts.roles import NO
 from tutelage.text2sql.explore.pair import Walk
 from tutelage.text2sql.explore.synthesizers.naming import Link
 from tutelage.text2sql.explore.synthesizers.offline_ground import MAX_COLUMNS, Ground
@@ -25,7 +26,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Simple,
     Window,
 )
-from tutelage.text2sql.explore.synthesizers.roles import NO
 
 
 class Nestings(Ground):

@@ -4,12 +4,12 @@ import re
 
 import numpy as np
 
+from tutelage.text2sql.explore.facts.roles import Roles
 from tutelage.text2sql.explore.synthesizers.naming import Naming
 from tutelage.text2sql.explore.synthesizers.offline_clauses import Clauses
 from tutelage.text2sql.explore.synthesizers.offline_groups import Groups
 from tutelage.text2sql.explore.synthesizers.offline_lists import Lists
 from tutelage.text2sql.explore.synthesizers.offline_tree import Query
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 
 def realise(query: Query, *, naming: Naming, roles: Roles, rng: np.random.Generator) -> str:

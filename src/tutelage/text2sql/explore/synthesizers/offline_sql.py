@@ -4,6 +4,7 @@ import sqlglot
 
 from tutelage.text2sql.database.catalog import Catalog, Value
 from tutelage.text2sql.database.sql_text import identifier, literal
+from tutelage.text2sql.explore.facts.roles import Roles
 from tutelage.text2sql.explore.synthesizers.offline_tree import (
     AgainstAverage,
     Aggregate,
@@ -21,7 +22,6 @@ from tutelage.text2sql.explore.synthesizers.offline_tree import (
     Ref,
     SameAs,
 )
-from tutelage.text2sql.explore.synthesizers.roles import Roles
 
 
 class SqlWriter:
@@ -37,10 +37,15 @@ class SqlWriter:
             return sql
         return sqlglot.transpile(sql, read="sqlite", write=_SQLGLOT[self._catalog.dialect])[0]
 
-    def values(self, query: Query, ref: Ref, *, limit: int) -> str:
-        """Write the statement that fetches the distinct values a column takes under the query's conditions."""
+    def values(self, query: Query, ref: Ref, *, rows: str, limit: int) -> str:
+        """Write the statement that fetches the distinct values a column takes under the query's conditions.
+
+        ``rows``: The rowids of the first table to look at, as SQL's list; empty for all.
+        """
         column = self._column(query.nodes, ref)
         conditions = [*self._where(query.nodes, query.where), f"{column} IS NOT NULL"]
+        if rows:
+            conditions.insert(0, f"{'T1.' if len(query.nodes) > 1 else ''}rowid IN {rows}")
         return f"SELECT DISTINCT {column} FROM {self._from(query.nodes)} WHERE {' AND '.join(conditions)} LIMIT {limit}"
 
     # ---- parts
@@ -53,6 +58,9 @@ class SqlWriter:
         """The column as it must stand to be compared, ordered or reckoned with."""
         column = self._column(nodes, ref, alias=alias)
         profile = self._roles.of(nodes[ref.node].table, ref.column)
+        for value in profile.markers:
+            if not isinstance(value, str) or value.strip():
+                column = f"NULLIF({column}, {literal(value)})"
         if not profile.numeric_text:
             return column
         if profile.has_blanks:

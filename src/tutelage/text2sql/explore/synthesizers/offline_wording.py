@@ -9,9 +9,9 @@ import numpy as np
 
 from tutelage.text2sql.database.catalog import Value
 from tutelage.text2sql.database.nouns import UNCOUNTABLE, is_plural
+from tutelage.text2sql.explore.facts.roles import Profile, Roles
 from tutelage.text2sql.explore.synthesizers.naming import Naming, Noun
 from tutelage.text2sql.explore.synthesizers.offline_tree import Aggregate, Node, Ref
-from tutelage.text2sql.explore.synthesizers.roles import Profile, Roles
 from tutelage.text2sql.explore.words import article
 
 # How a modifier attaches to its noun, in the order in which several follow it.

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from tutelage.core.randomness import generator
 from tutelage.text2sql.database.catalog import Catalog, Column, ForeignKey, Table, Value
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.nouns import singular
-from tutelage.text2sql.database.sql_text import identifier
+from tutelage.text2sql.database.sql_text import identifier, literal
+from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.words import phrase
 
 Role = Literal[
@@ -100,6 +101,7 @@ class Profile:
     unique: bool  # no two rows share a value
     numeric_text: bool = False  # numbers in a text column: they compare as text unless cast
     has_blanks: bool = False  # empty text among its cells: cast, it would be 0
+    markers: tuple[Value, ...] = ()  # values that say that nothing is known: they are not among ``values``
     fixed_width: bool = False  # numbers in a text column, all as long: as text they compare as numbers do
     whole: bool = False  # whole numbers only
     additive: bool = False  # a sum over rows means something
@@ -144,6 +146,7 @@ def _profile(
     values: tuple[Value, ...],
     *,
     complete: bool,
+    markers: tuple[Value, ...],
     has_blanks: bool,
     odd_text: bool,
     things: frozenset[str],
@@ -155,6 +158,7 @@ def _profile(
         table: Its table.
         values: Its distinct values, NULLs left out, or a sample of them.
         complete: These are all of them.
+        markers: Values that were left out because they say that nothing is known.
         has_blanks: Some cells are text without a letter.
         odd_text: Text beyond the sample that is no number.
         things: What other tables are about: a number under such a name stands for a row there.
@@ -163,11 +167,11 @@ def _profile(
     rows = table.num_rows or 0
     distinct = len(filled) if complete else (column.num_distinct or len(filled))
     nulls = column.num_null if column.num_null is not None else int(column.nullable)
-    has_gaps = bool(nulls) or has_blanks
+    has_gaps = bool(nulls) or has_blanks or bool(markers)
     unique = distinct > 0 and distinct == rows and not has_gaps
 
     def profile(role: Role, kept: tuple[Value, ...] = filled) -> Profile:
-        return Profile(role, kept, has_gaps, unique)
+        return Profile(role, kept, has_gaps, unique, markers=markers)
 
     if not filled:
         return profile("empty")
@@ -206,10 +210,17 @@ def _profile(
         monthly = {"".join(words), *words} & _MONTHS_OF_YEARS
         if whole and monthly and all(1 <= int(float(number)) % 100 <= 12 for number in reckoned):
             return Profile(
-                "ordinal", reckoned, has_gaps, unique, numeric_text=textual, has_blanks=has_blanks, whole=True
+                "ordinal",
+                reckoned,
+                has_gaps,
+                unique,
+                numeric_text=textual,
+                has_blanks=has_blanks,
+                markers=markers,
+                whole=True,
             )
         if whole and ("date" in known or "date" in column.type.lower()) and 10_000_000 <= low <= high <= 99_999_999:
-            return Profile("date", filled, has_gaps, unique, dated="compact")
+            return Profile("date", filled, has_gaps, unique, markers=markers, dated="compact")
         # Countries can be older than the calendar.
         if "year" in known and whole and low >= -4000 and 1000 <= high <= 2100:
             role: Role = "year"
@@ -233,6 +244,7 @@ def _profile(
             unique,
             numeric_text=textual and not fixed,
             has_blanks=has_blanks,
+            markers=markers,
             fixed_width=fixed,
             whole=whole,
             additive=role == "measure" and bool(known & _ADDITIVE),
@@ -244,7 +256,7 @@ def _profile(
     strings = [str(value) for value in filled]
     if all(_DATE.fullmatch(text.strip()) for text in strings):
         timed = any(len(text.strip()) > 10 for text in strings)
-        return Profile("date", filled, has_gaps, unique, dated="time" if timed else "day")
+        return Profile("date", filled, has_gaps, unique, markers=markers, dated="time" if timed else "day")
     if all(_SLASHED.fullmatch(text.strip()) for text in strings):
         return profile("code")
     mixed = odd_text or sum(number is not None for number in numbers) > len(numbers) / 2
@@ -262,6 +274,13 @@ def _profile(
     return profile("text")
 
 
+def _corrected(profile: Profile, role: str) -> Profile:
+    """Take the role that is known of a column, but for a number's where it holds none."""
+    numbers = all(not isinstance(value, str) for value in profile.values)
+    fits = role in get_args(Role) and (numbers or role not in ("measure", "ordinal", "year"))
+    return replace(profile, role=role) if fits else profile  # type: ignore[arg-type]
+
+
 def _ordinal(words: list[str]) -> bool:
     return bool(_ORDINAL.intersection(words)) and words[:2] != ["number", "of"] and not {"worth", "point"} & {*words}
 
@@ -277,10 +296,17 @@ def _on_the_clock(words: list[str], low: float, high: float, values: tuple[Value
 class Roles:
     """The profiles of a database's columns, each read when it is first asked for."""
 
-    def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result]) -> None:
-        self._catalog, self._execute = catalog, execute
+    def __init__(self, catalog: Catalog, *, execute: Callable[[str], Result], facts: Facts) -> None:
+        """Read nothing yet.
+
+        Args:
+            catalog: The database.
+            execute: Runs SQL in the sandbox.
+            facts: Which values of a column say that nothing is known, and roles that are known already.
+        """
+        self._catalog, self._execute, self._facts = catalog, execute, facts
         self._profiles: dict[tuple[str, str], Profile] = {}
-        self._samples: dict[str, str] = {}  # by table: the rows that large tables are known by, as a condition
+        self._samples: dict[str, str] = {}  # by table: see sampled_rows
         # Columns that could not be read, and why: nothing is asked of them.
         self.unread: dict[tuple[str, str], str] = {}
 
@@ -295,8 +321,10 @@ class Roles:
         """Profile a column."""
         key = (table, column)
         if key not in self._profiles:
+            known = self._catalog.column(table, column)
             name, source = identifier(column), identifier(table)
-            filled = f"{name} IS NOT NULL{self._sample(table)}"
+            rows = self.sampled_rows(table)
+            filled = f"{name} IS NOT NULL{f' AND rowid IN {rows}' if rows else ''}"
             result = self._execute(f"SELECT DISTINCT {name} FROM {source} WHERE {filled} LIMIT {MAX_VALUES}")
             if result.status != "ok":
                 self.unread[key] = f"{result.status}: {result.error}"
@@ -312,36 +340,42 @@ class Roles:
                     key=lambda value: (isinstance(value, str), value if isinstance(value, str) else f"{value:030.9f}"),
                 )
             )
-            complete = len(result.rows) < MAX_VALUES and not self._sample(table)
+            markers = tuple(value for value in self._facts.nulls(known) if value in values)
+            has_blanks = any(isinstance(value, str) and not value.strip() for value in values)
+            values = tuple(value for value in values if value not in markers)
+            complete = len(result.rows) < MAX_VALUES and not rows
             unseen_text = not complete and any(isinstance(value, str) for value in values)
-            self._profiles[key] = _profile(
-                self._catalog.column(table, column),
+            texts = [literal(value) for value in markers if isinstance(value, str)]
+            known_text = f" AND {name} NOT IN ({', '.join(texts)})" if texts else ""
+            profile = _profile(
+                known,
                 self._catalog.table(table),
                 values,
                 complete=complete,
-                has_blanks=any(isinstance(value, str) and not value.strip() for value in values)
-                or (unseen_text and self._any(table, f"TRIM({name}) = ''")),
+                markers=markers,
+                has_blanks=has_blanks or (unseen_text and self._any(table, f"TRIM({name}) = ''")),
                 odd_text=unseen_text
-                and self._any(table, f"typeof({name}) = 'text' AND TRIM({name}) GLOB '*[^0-9.+-]*'"),
+                and self._any(table, f"typeof({name}) = 'text' AND TRIM({name}) GLOB '*[^0-9.+-]*'{known_text}"),
                 things=self.things - {table},
             )
+            self._profiles[key] = _corrected(profile, self._facts.role(known))
         return self._profiles[key]
 
-    def _sample(self, table: str) -> str:
-        """A condition for the random rows that a large table is known by: its first rows are its oldest ones.
+    def sampled_rows(self, table: str) -> str:
+        """The rowids that a large table is known by, as SQL's list: its first rows are its oldest ones.
 
-        A function of the table alone, so that a column's role depends neither on the load nor on what was asked.
+        Empty for a table that is read whole. A function of the table alone, so that a column's role depends neither
+        on the load nor on what was asked.
         """
         if (self._catalog.table(table).num_rows or 0) <= SAMPLED_ABOVE or self._catalog.dialect != "sqlite":
             return ""
         if table not in self._samples:
             result = self._execute(f"SELECT MIN(rowid), MAX(rowid) FROM {identifier(table)}")
             low, high = result.rows[0] if result.status == "ok" and result.rows else (None, None)
+            self._samples[table] = ""  # a view, or a table WITHOUT ROWID
             if isinstance(low, int) and isinstance(high, int):
                 drawn = generator("sample", table).integers(low, high + 1, size=SAMPLE_ROWS)
-                self._samples[table] = f" AND rowid IN ({', '.join(map(str, sorted(set(drawn.tolist()))))})"
-            else:  # a view, or a table WITHOUT ROWID
-                self._samples[table] = ""
+                self._samples[table] = f"({', '.join(map(str, sorted(set(drawn.tolist()))))})"
         return self._samples[table]
 
     def _any(self, table: str, condition: str) -> bool:

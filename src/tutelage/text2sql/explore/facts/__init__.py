@@ -1,0 +1,1 @@
+"""What is known about a database beyond its structure: one store that synthesizers and training prompts read."""
