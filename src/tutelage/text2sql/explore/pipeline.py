@@ -44,7 +44,6 @@ from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 
 _VERSION = 4  # of what the same settings give: a change makes explorations of old stand beside new ones
-_BLOCK = 16  # walks that begin together where a synthesizer asks for several at once
 _SAY_EVERY = 1.0  # seconds between two lines of progress, at least
 
 Say = Callable[[str], None]
@@ -262,8 +261,7 @@ class Exploration:
                 seed=self._settings.seed,
             )
             try:
-                size = _BLOCK if synthesizer.concurrency > 1 else 1
-                self._walk(synthesizer, runner, progress, size)
+                self._walk(synthesizer, runner, progress)
             except RunError:
                 # A budget is spent, a server is gone: what was found can be used, and the rest may still come.
                 self._write()
@@ -292,13 +290,13 @@ class Exploration:
         self._catalog = self._facts.described(self._source.catalog)
         self._say(f"{path} holds {len(self._facts)} facts")
 
-    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path, size: int) -> None:
-        """Take blocks of so many walks, a line of progress each."""
+    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path) -> None:
+        """Take block after block, a line of progress each."""
         with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
             ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
             said = 0.0
             while self._ended() is None:
-                block = self._block(ask, runner, size)
+                block = self._block(ask, runner, synthesizer.walks_at_once)
                 file.write(json.dumps(block, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

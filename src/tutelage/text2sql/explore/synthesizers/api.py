@@ -47,6 +47,8 @@ _SHOWN_ROWS = 3
 class Api(Synthesizer):
     """Asks a model for pairs; what it cannot use of the answers is counted."""
 
+    walks_at_once = 16  # so that many requests are under way
+
     def __init__(
         self,
         *,

@@ -15,6 +15,7 @@ class Synthesizer(ABC):
     """
 
     concurrency: int = 1  # calls of begin and extend that may run at once, in threads
+    walks_at_once: int = 1  # walks that begin together; unlike concurrency, this decides which pairs come
 
     @abstractmethod
     def begin(self, walk: Walk) -> list[Candidate]:
