@@ -161,7 +161,10 @@ def _full_name(column: Column, table: Table, catalog: Catalog) -> str:
             return f"{base} {ends[last][0]}"  # date from, date to
         if last == "by" and len(words) == 2 and (agent := agent_of(words[0])):
             return agent
-        words.pop()
+        if last == "at" and is_verb(words[-2]):
+            return f"time {base}"  # created at
+        if last not in ("in", "on"):
+            words.pop()
     return " ".join(words)
 
 
@@ -213,7 +216,7 @@ def _rounded_off(said: str, column: Column, role: str) -> str:
     if role == "year" and "year" not in said.lower():
         return f"{said} year"
     if " " not in said and role == "measure":
-        if said.endswith("ed") and is_verb(said):
+        if said.endswith("ed") and is_verb(said) not in (None, said.lower()):
             return f"number {said}"
         whole = isinstance(column.maximum, int)
         if whole and is_plural(said) and said.lower() not in UNCOUNTABLE:
