@@ -38,7 +38,7 @@ class Watch(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         module: Any = pl_module
         tensors = [*batch, *module.parameters(), *module.buffers()]
-        for teacher in module._teachers:
+        for teacher in module.teachers.values():
             tensors += [*teacher.network.parameters(), *teacher.network.buffers()]
         self.devices |= {tensor.device.type for tensor in tensors}
         if batch_idx >= self.first:
@@ -51,13 +51,21 @@ class Watch(Callback):
         self.steps += batch_idx >= self.first
 
 
-def test_all_of_a_step_lies_on_the_device_and_nothing_waits_for_it(compose_config: Compose, tmp_path: Path) -> None:
+@pytest.mark.parametrize("replayed", [False, True])
+def test_all_of_a_step_lies_on_the_device_and_nothing_waits_for_it(
+    compose_config: Compose, tmp_path: Path, replayed: bool
+) -> None:
     """A synchronisation raises inside the step. Steps that log, or look for a NaN, may wait; they are rare."""
-    task = open_task(compose_config(*SMALL, "trainer.log_every_n_steps=1000"), folder=tmp_path / "run")
+    replay = "teacher.replay=require" if replayed else "teacher.replay=off"
+    cfg = compose_config(*SMALL, "trainer.log_every_n_steps=1000", replay)
+    if replayed:
+        train(cfg, folder=tmp_path / "records")
+    task = open_task(cfg, folder=tmp_path / "run")
     task.prepare()
     datamodule = task.datamodule()
     watch = Watch()
-    trainer = make_trainer(task, callbacks=[StepSeed(1), NanGuard(tmp_path), watch], loggers=[])
+    callbacks = [StepSeed(1), NanGuard(tmp_path), *task.callbacks(), watch]
+    trainer = make_trainer(task, callbacks=callbacks, loggers=[])
     try:
         trainer.fit(task.module(datamodule), datamodule=datamodule)
     finally:

@@ -159,7 +159,8 @@ def fit(task: Task) -> Metrics:
         "time/test_s": round(time.monotonic() - started, 2),
     }
     if trainer.is_global_zero:
-        manifest = {**results.environment(ROOT), "headline": list(task.headline), **task.describe()}
+        shown = {"headline": list(task.headline), "totals": dict(task.totals)}
+        manifest = {**results.environment(ROOT), **shown, **task.describe()}
         results.write_json(folder / results.MANIFEST, manifest)
         task.report(metrics)
         # Last: a folder with metrics.json is a finished run.

@@ -23,6 +23,7 @@ class Task(ABC):
     # nodes whose keys two objects share, and the second object; see build.split
     shared: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     headline: ClassVar[tuple[str, ...]]  # the metrics that a table over many runs shows
+    totals: ClassVar[Mapping[str, str]] = {}  # metrics that a sweep adds up, and how it says so: "… {total:.1f} s …"
     rescoring: ClassVar[frozenset[str]]  # keys that evaluate.py run=… may change, since training did not fix them
 
     def __init__(self, *, cfg: DictConfig, folder: Path, out: Path) -> None:

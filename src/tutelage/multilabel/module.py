@@ -3,7 +3,7 @@
 # B batch, K labels
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,6 +20,14 @@ from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.networks.output import Field, NetOutput
 from tutelage.multilabel.teacher import Teacher
 from tutelage.multilabel.terms import Term, TermSpec
+
+
+class Answers(Protocol):
+    """Shows what a teacher shows of a training batch."""
+
+    def __call__(self, batch: Batch, *, reads: frozenset[Field]) -> NetOutput:
+        """Return the fields ``reads``, without gradient."""
+        ...
 
 
 class Distillation(LightningModule):
@@ -53,6 +61,8 @@ class Distillation(LightningModule):
         self.task_loss, self.optim = task_loss, optim
         # In a dict: a module attribute would be saved, moved, optimised and synchronised with the student.
         self._teachers = dict(teachers)
+        # Who is asked in a training step; a record may answer for a teacher.
+        self.answers: dict[str, Answers] = dict(teachers)
         for spec in terms.values():
             if spec.method.teacher_reads:
                 student = set_up(spec, student, self._teachers[spec.teacher], data)
@@ -86,9 +96,7 @@ class Distillation(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # First, while the student holds no activations: on a CPU the other order costs a seventh of the step.
-        teacher_outs = {
-            name: teacher(batch, reads=self.teacher_reads[name]) for name, teacher in self._teachers.items()
-        }
+        teacher_outs = {name: answer(batch, reads=self.teacher_reads[name]) for name, answer in self.answers.items()}
         student_out = self.student(batch.images_BCHW, reads=self.student_reads)
         task_loss: Tensor = self.task_loss(student_out.logits_BK, batch.target_BK)
         loss, logged = task_loss, {"train/task": task_loss.detach()}

@@ -34,6 +34,8 @@ from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation, set_up
 from tutelage.multilabel.networks.ensemble import Ensemble
 from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
+from tutelage.multilabel.replay.callback import Replay, ReplayOptions, replay_options
+from tutelage.multilabel.replay.record import FOLDER
 from tutelage.multilabel.results import card, comparison, report
 from tutelage.multilabel.results.cost import StepCost
 from tutelage.multilabel.results.exporting import best_student
@@ -47,8 +49,12 @@ class MultilabelTask(Task):
     monitor = "val/mAP"
     mode = "max"
     headline = ("test/mAP", "test/CF1", "test/OF1", "teacher/test/mAP", "time/train_s")
+    totals: ClassVar[Mapping[str, str]] = {
+        "time/teacher_saved_s": "replaying recorded answers saved {total:.1f} s of the teachers' time"
+    }
     shared: ClassVar[Mapping[str, Callable[..., Any]]] = {
         "data": LoaderConfig,
+        "teacher": ReplayOptions,
         "method": TermOptions,
         "method.*": TermOptions,
     }
@@ -61,10 +67,12 @@ class MultilabelTask(Task):
         self.pair: Pair = build(cfg.model, where="model")
         self.scoring: Scoring = Scoring() if cfg.scoring is None else build(cfg.scoring, where="scoring")
         self._selection_aps: dict[str, list[float]] = {}  # under combine=by_ap; known after prepare
+        self.replay: Replay | None = None  # while it trains
         self.teacher_folders: dict[str, Path] = {}  # of teachers that were trained here; known after prepare
         self.step_cost = StepCost()
 
     def check(self) -> None:
+        replay_options(self.cfg)
         for term in self.terms.values():
             check_softmax(term)
             if term.method.replaces_head and self.cfg.teachers is not None and self.cfg.teachers.members:
@@ -254,7 +262,12 @@ class MultilabelTask(Task):
         self._selection_aps[spec.name] = results.read_json(folder / "ap.json")["ap"]
 
     def callbacks(self) -> list[Callback]:
-        return [self.step_cost]
+        options = replay_options(self.cfg)
+        if not self.needs_teacher or options.replay == "off":
+            return [self.step_cost]
+        settings = {spec.name: teacher.network_settings(spec) for spec in self.teacher_specs}
+        self.replay = Replay(options, root=self.store.root / FOLDER, settings=settings)
+        return [self.step_cost, self.replay]
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
         assert isinstance(module, Distillation) and isinstance(datamodule, MultilabelDataModule)
@@ -294,6 +307,8 @@ class MultilabelTask(Task):
             found |= {f"{prefix}/{split}/{key}": value for key, value in teacher_scores[name].metrics.items()}
             found |= self._card(teacher_scores[name], prefix=f"{prefix}/{split}")
             found |= {f"{prefix}/parameters": sum(p.numel() for p in network.parameters())}
+        if self.replay is not None:
+            found["time/teacher_saved_s"] = round(self.replay.saved_s, 3)
         if self.teacher_folders:
             own = {name: results.read_metrics(folder) for name, folder in self.teacher_folders.items()}
             seconds = {name: float(read["time/train_s"]) for name, read in own.items() if read is not None}

@@ -257,6 +257,19 @@ def teacher_key(spec: TeacherSpec, *, fingerprint: str) -> dict[str, Any]:
     }
 
 
+def network_settings(spec: TeacherSpec) -> dict[str, Any]:
+    """Return what a teacher's answers depend on beside its weights, as JSON values."""
+    network = spec.network
+    return {
+        "name": network.name,
+        "resolution": network.resolution,
+        "output_stride": network.output_stride,
+        "cams": network.cams,
+        "features_only": network.features_only,
+        "head": OmegaConf.to_container(spec.config.head, resolve=True),
+    }
+
+
 @torch.no_grad()
 def selection_ap(network: Network, datamodule: MultilabelDataModule, *, device: torch.device) -> list[float]:
     """Return a network's average precision of each label on the selection split; 0 where a label is in no image."""

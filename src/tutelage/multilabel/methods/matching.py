@@ -91,6 +91,7 @@ class Matching(Method):
         super().__init__()
         self.name, self.divergence, self.support = name, divergence, support
         self.reduction, self.grid = reduction, grid
+        self.positives_only = support is POSITIVES
         self.most: int | None = None
         self._look_at(student=view, teacher=view)
 

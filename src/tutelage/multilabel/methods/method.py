@@ -44,6 +44,8 @@ class Method(nn.Module):
         labels: ``single``: made for one label an image, a softmax over the labels; refused on multi-label data unless
             the user insists. ``multi``: made for independent labels. ``any``: does not look at labels as a whole.
         multi_label_counterpart: For ``single``, the name of the method to choose instead.
+        positives_only: Of the teacher's maps it looks at those of labels that an image has, and gives those of others
+            no weight. Only the former are then recorded for later students.
         calibrates: :meth:`calibrate` wants to see the teacher on the training set.
         replaces_head: :meth:`setup` gives the student another head, which a run's student then has for good. What it
             makes must not depend on the data, and of the teacher's weights only in value: an export repeats it without
@@ -54,6 +56,7 @@ class Method(nn.Module):
     teacher_reads: frozenset[Field] = frozenset()
     labels: ClassVar[Literal["multi", "single", "any"]]
     multi_label_counterpart: ClassVar[str] = ""
+    positives_only: bool = False
     calibrates: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = False
 
