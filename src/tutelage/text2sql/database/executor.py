@@ -30,7 +30,7 @@ from tutelage.text2sql.database.session import (
     Timing,
     failure,
 )
-from tutelage.text2sql.database.worker import Job, Run, Time
+from tutelage.text2sql.database.worker import Job, Outcome, Run, RunAll, Time
 
 __all__ = ["NO_STATEMENT", "Executor", "Limits", "Query", "Result", "Status", "Timing"]
 
@@ -67,7 +67,7 @@ class Executor:
         self._workers: list[_Worker] = []
         self._tickets = 0
         self._waiting: deque[tuple[int, Job]] = deque()
-        self._done: dict[int, Result | Timing] = {}
+        self._done: dict[int, Outcome] = {}
         self._sizes: dict[int, int] = {}  # of what is done and unread, in bytes
         self._forgotten: set[int] = set()
 
@@ -84,6 +84,14 @@ class Executor:
         outcome = self._finish(Run(database.absolute(), sql, self._limits))
         assert isinstance(outcome, Result)
         return outcome
+
+    def run_all(self, database: Path, statements: Sequence[str]) -> list[Result]:
+        """Execute several statements on one file, together within the time of one; results in their order."""
+        outcome = self._finish(RunAll(database.absolute(), tuple(statements), self._limits))
+        if isinstance(outcome, Result):  # its process was killed, or died
+            return [outcome] * len(statements)
+        assert isinstance(outcome, tuple)
+        return list(outcome)
 
     def map(self, queries: Iterable[Query]) -> Iterator[Result]:
         """Execute many; their results come in the order of the queries, whatever the number of workers."""
@@ -122,6 +130,7 @@ class Executor:
         rounds: list[tuple[float, ...]] = []
         for _ in range(repeats):
             outcome = self._finish(job)
+            assert isinstance(outcome, Timing | Result)
             if not isinstance(outcome, Timing) or outcome.status != "ok":
                 return Timing(outcome.status, outcome.error, rounds)
             rounds += outcome.seconds
@@ -140,7 +149,7 @@ class Executor:
         if self._local is not None:
             self._local.close()
 
-    def _finish(self, job: Job) -> Result | Timing:
+    def _finish(self, job: Job) -> Outcome:
         if self._local is not None:
             return job(self._local)
         return self._outcome(self._submit(job, before_others=True))
@@ -160,7 +169,7 @@ class Executor:
         self._dispatch()
         return self._tickets
 
-    def _outcome(self, ticket: int) -> Result | Timing:
+    def _outcome(self, ticket: int) -> Outcome:
         while ticket not in self._done:
             self._pump(ticket)
         del self._sizes[ticket]
@@ -213,7 +222,7 @@ class Executor:
             self._done[ticket], self._sizes[ticket] = outcome, size
 
 
-_Answer = tuple[int, Result | Timing, int]  # ticket, outcome, bytes
+_Answer = tuple[int, Outcome, int]  # ticket, outcome, bytes
 
 
 class _Worker:
@@ -263,7 +272,7 @@ class _Worker:
             content = self.pipe.recv_bytes()
         except (EOFError, ConnectionResetError):
             return self.stop("crashed", "its process died")
-        outcome: Result | Timing | None = pickle.loads(content)
+        outcome: Outcome | None = pickle.loads(content)
         if outcome is None:
             self._ready = True
             return None

@@ -6,7 +6,8 @@ into every worker, and would fail in a script without a ``__main__`` guard.
 
 import signal
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
@@ -33,6 +34,31 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAll:
+    """Execute and fetch several statements, within the time of one: what comes too late is ``timeout``."""
+
+    database: Path
+    statements: tuple[str, ...]
+    limits: Limits
+
+    def __call__(self, session: Session) -> tuple[Result, ...]:
+        results: list[Result] = []
+        begin = time.monotonic()
+        for sql in self.statements:
+            left = self.limits.seconds - (time.monotonic() - begin)
+            if left > 0:
+                results.append(session.run(self.database, sql, replace(self.limits, seconds=left)))
+            else:
+                results.append(failure("timeout", f"{len(self.statements)} statements took too long together", 0.0))
+        return tuple(results)
+
+    @property
+    def seconds(self) -> float:
+        """The longest that it may take."""
+        return self.limits.seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Time:
     """Execute some statements for the clock, once each."""
 
@@ -50,10 +76,11 @@ class Time:
         return self.limits.seconds * len(self.statements)
 
 
-Job = Run | Time
+Job = Run | RunAll | Time
+Outcome = Result | tuple[Result, ...] | Timing
 
 
-def serve(pipe: "Connection[Result | Timing | None, Job]", *, text_errors: TextErrors) -> None:
+def serve(pipe: "Connection[Outcome | None, Job]", *, text_errors: TextErrors) -> None:
     """Answer jobs until the other end closes the pipe."""
     session = Session(text_errors=text_errors)
     pipe.send(None)  # ready: the time limits of jobs do not include this process's start
@@ -63,7 +90,7 @@ def serve(pipe: "Connection[Result | Timing | None, Job]", *, text_errors: TextE
         except EOFError:
             return
         with memory_limit(job.limits.memory_mb):
-            outcome = job(session)
+            outcome: Outcome = job(session)
         try:
             pipe.send(outcome)
         except MemoryError:

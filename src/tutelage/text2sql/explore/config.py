@@ -31,6 +31,14 @@ class LimitSettings:
 
 
 @dataclass
+class VerifySettings:
+    """How a pair's meaning is verified."""
+
+    mutants: bool = True  # a pair stays if queries that mean something else give other results
+    copies: int = 5  # perturbed copies of the database that they may differ on
+
+
+@dataclass
 class ExploreSettings:
     """What an exploration is a function of."""
 
@@ -48,6 +56,7 @@ class ExploreSettings:
     smoothing: float = 1.0  # added to how often two columns stand together in seeds
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
     sampler: Any = MISSING
     synthesizer: Any = MISSING
     seed: int = 1
@@ -99,6 +108,7 @@ def explore_settings(node: DictConfig | Mapping[str, Any], *, where: str = "expl
         ("breadth", settings.breadth, 1),
         ("patience", settings.patience, 1),
         ("per_level", settings.per_level, 1),
+        ("verify.copies", settings.verify.copies, 1),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{where}{name}", f"{value} is too few", f"give {least} or more")

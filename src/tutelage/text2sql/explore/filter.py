@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import sqlglot
 from sqlglot import exp
@@ -31,6 +31,7 @@ from tutelage.text2sql.explore.spoken import (
     says_number,
     says_text,
 )
+from tutelage.text2sql.explore.verify.shown import not_shown
 
 __all__ = ["Accepted", "Guard", "Reason", "Rejection", "Seen", "check"]
 
@@ -56,6 +57,9 @@ Reason = Literal[
     "constant",  # many rows that are all the same, or no column asked for
     "limit_over_ties",  # which rows LIMIT keeps is for the database to choose
     "limit_keeps_all",  # there are no more rows than LIMIT keeps: "the three … among" two
+    "row_order",  # the result changes when rows are stored in another order
+    "untestable",  # a query that means something else gives the same everywhere
+    "disagreed",  # too few independent answers to the question agree
     "error",  # a fault of ours while it was proposed or checked
     "no_effect",  # the operator added changes nothing of the parent's result
 ]
@@ -85,6 +89,13 @@ class Accepted:
     def from_json(cls, record: Mapping[str, Any]) -> "Accepted":
         """Read back what ``dataclasses.asdict`` wrote."""
         return cls(**{**record, "columns": tuple(record["columns"]), "tables": tuple(record["tables"])})
+
+
+class Verify(Protocol):
+    """What looks at the meaning of a query, which is qualified against the catalog."""
+
+    def meaning(self, tree: exp.Query) -> Rejection | None:
+        """Refuse what shows when other queries are run beside it."""
 
 
 class Seen:
@@ -140,6 +151,7 @@ def check(
     execute: Callable[[str], Result],
     guard: Guard,
     seen: Seen,
+    verify: Verify | None = None,
 ) -> Accepted | Rejection:
     """Check one candidate; an accepted one is noted in ``seen``.
 
@@ -150,6 +162,7 @@ def check(
         execute: Runs SQL in the sandbox, within limits.
         guard: What must not be learnt.
         seen: What was accepted before.
+        verify: Looks at its meaning; None for nobody.
     """
     if seen.question(candidate.question):
         return Rejection("duplicate_question", candidate.question)
@@ -175,6 +188,8 @@ def check(
         return Rejection("contradiction", wrong)
     if unspoken := _unspoken(candidate.question, fitted, catalog):
         return unspoken
+    if hidden := not_shown(candidate.question, fitted, catalog):
+        return Rejection("contradiction", hidden)
     used = _used(fitted, catalog)
     if not used[1]:
         return Rejection("constant", "no table is asked")
@@ -190,6 +205,8 @@ def check(
         return Rejection("duplicate_result", f"another pair has these rows from {', '.join(used[0])}")
     if badly := _limited_badly(tree, catalog, execute):
         return badly
+    if verify is not None and (doubt := verify.meaning(fitted)):
+        return doubt
     accepted = Accepted(used[0], used[1], len(result.rows), query, template, rows, answer)
     seen.note(candidate.sql, candidate.question, accepted)
     return accepted
@@ -229,7 +246,7 @@ def _schema(catalog: Catalog) -> MappingSchema:
     return kept[1]
 
 
-def _fit(tree: exp.Query, catalog: Catalog) -> exp.Expr | Rejection:
+def _fit(tree: exp.Query, catalog: Catalog) -> exp.Query | Rejection:
     """Qualify every column against the catalog."""
     known = {table.name.lower() for table in catalog.tables}
     lowered = tree.copy()
@@ -241,7 +258,7 @@ def _fit(tree: exp.Query, catalog: Catalog) -> exp.Expr | Rejection:
         if table.name not in known | steps:
             return Rejection("does_not_fit", f"no table {table.name}")
     try:
-        fitted: exp.Expr = qualify(
+        fitted = qualify(
             lowered,
             schema=_schema(catalog),
             dialect=DIALECTS[catalog.dialect].sqlglot,
@@ -250,6 +267,7 @@ def _fit(tree: exp.Query, catalog: Catalog) -> exp.Expr | Rejection:
             expand_stars=True,
             validate_qualify_columns=True,
         )
+        assert isinstance(fitted, exp.Query)
         return fitted
     except (SqlglotError, RecursionError) as error:
         return Rejection("does_not_fit", str(error).splitlines()[0] if str(error) else type(error).__name__)

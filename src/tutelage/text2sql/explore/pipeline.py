@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -42,8 +43,10 @@ from tutelage.text2sql.explore.runner import Runner
 from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
+from tutelage.text2sql.explore.verify.judge import Verifier
+from tutelage.text2sql.explore.verify.perturb import write_copies
 
-_VERSION = 4  # of what the same settings give: a change makes explorations of old stand beside new ones
+_VERSION = 5  # of what the same settings give: a change makes explorations of old stand beside new ones
 _SAY_EVERY = 1.0  # seconds between two lines of progress, at least
 
 Say = Callable[[str], None]
@@ -231,6 +234,7 @@ class Exploration:
         self._sampler: Sampler = build(settings.sampler, where="sampler", graph=self._graph, seed=settings.seed)
         self._guard = Guard.of((seed.question, seed.sql) for seed in guarded)
         self._seen = Seen()
+        self._verifier: Verifier | None = None
         self._levels: dict[int, list[Pair]] = {level: [] for level in range(1, settings.max_level + 1)}
         self._outcome = Outcome(pairs=[], rejected=[], num_walks=0)
 
@@ -246,11 +250,16 @@ class Exploration:
         if self._outcome.num_walks:
             self._say(f"goes on at walk {self._outcome.num_walks}: {self._so_far()}")
         limits = self._settings.limits
-        with Executor(
-            workers=limits.workers, limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb)
-        ) as executor:
+        with (
+            TemporaryDirectory(prefix="tutelage-copies-") as copies,
+            Executor(
+                workers=limits.workers,
+                limits=Limits(seconds=limits.seconds, rows=limits.rows, memory_mb=limits.memory_mb),
+            ) as executor,
+        ):
             runner = Runner(executor, self._source.path)
             self._learn_facts(runner)
+            self._verifier = self._make_verifier(runner, Path(copies))
             synthesizer: Synthesizer = build(
                 self._settings.synthesizer,
                 where="synthesizer",
@@ -274,6 +283,14 @@ class Exploration:
             summary["synthesizer"] = dict(told)
             self._say(", ".join(f"{name}: {value}" for name, value in told.items()))
         return summary
+
+    def _make_verifier(self, runner: Runner, folder: Path) -> Verifier | None:
+        settings = self._settings
+        if not settings.verify.mutants:
+            return None
+        path = self._source.path
+        copies = write_copies(path, self._catalog, folder, copies=settings.verify.copies, seed=settings.seed)
+        return Verifier(self._catalog, copies=copies, database=path, run_all=runner.run_all)
 
     def _learn_facts(self, runner: Runner) -> None:
         """Gather what can be known of the database, and write it where a person can correct it."""
@@ -416,6 +433,7 @@ class Exploration:
                 execute=runner.run,
                 guard=self._guard,
                 seen=self._seen,
+                verify=self._verifier,
             )
         except UserError:
             raise

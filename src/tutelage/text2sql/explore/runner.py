@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +35,11 @@ class Runner:
                 self._keep(name, result)
             known = self._kept.get(sql)
             return known if known is not None else self._keep(sql, self._executor.run(self._database, sql))
+
+    def run_all(self, database: Path, statements: Sequence[str]) -> list[Result]:
+        """Run statements on a file of ours, such as a copy, together within the time of one; nothing is kept."""
+        with self._lock:
+            return self._executor.run_all(database, statements)
 
     @contextmanager
     def ahead(self, statements: Iterable[str]) -> Iterator[None]:

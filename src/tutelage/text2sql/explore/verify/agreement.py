@@ -1,0 +1,81 @@
+"""Whether independent answers to a question agree with its query: on the data, and on perturbed copies of it.
+
+The answers come from whoever sees the question alone: a model that is asked several times, or people. OmniSQL and
+others vote in this way on the data itself; copies tell answers apart that its rows do not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlglot import exp
+
+from tutelage.text2sql.database.schema import Catalog
+from tutelage.text2sql.explore.filter import Rejection
+from tutelage.text2sql.explore.verify.judge import RunAll
+from tutelage.text2sql.explore.verify.mutants import write
+from tutelage.text2sql.explore.verify.perturb import Copies
+from tutelage.text2sql.explore.verify.planting import planting
+from tutelage.text2sql.explore.verify.same import same
+
+Answer = Callable[[str], Sequence[str]]  # a question to independent SQL answers
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How many answers agree with a pair's query, of how many; and the first that does not."""
+
+    agreed: int
+    asked: int
+    other: str | None
+
+
+def agreement(
+    question: str,
+    tree: exp.Query,
+    *,
+    answer: Answer,
+    catalog: Catalog,
+    copies: Copies,
+    database: Path,
+    run_all: RunAll,
+) -> Agreement:
+    """Ask, and compare each answer's result with the query's.
+
+    An answer agrees if it gives the same rows on the data and on every perturbed copy on which the query runs. The
+    order of columns is free; that of rows counts where the query orders them.
+
+    Args:
+        question: What is asked, alone.
+        tree: The pair's query, qualified against the catalog.
+        answer: Gives independent answers.
+        catalog: Of the database.
+        copies: Made of it.
+        database: The file.
+        run_all: Runs statements on a file in the sandbox.
+    """
+    answers = list(answer(question))
+    own, planted = write(tree), planting(tree, catalog)
+    ordered = tree.args.get("order") is not None
+    agreeing = set(range(len(answers)))
+    for path in (*copies.perturbed, database):
+        into = (lambda sql: sql) if path == database else planted.into
+        result, *others = run_all(path, [into(own), *(into(sql) for sql in answers)])
+        if result.status != "ok":
+            if path == database:
+                agreeing = set()
+            continue
+        agreeing &= {
+            place
+            for place, other in enumerate(others)
+            if other.status == "ok" and same(result, other, ordered=ordered, any_column_order=True)
+        }
+    other = next((sql for place, sql in enumerate(answers) if place not in agreeing), None)
+    return Agreement(len(agreeing), len(answers), other)
+
+
+def enough(found: Agreement, *, agree: int) -> Rejection | None:
+    """Refuse a pair that fewer than ``agree`` answers agree with."""
+    if found.agreed >= agree:
+        return None
+    return Rejection("disagreed", f"{found.agreed} of {found.asked} answers agree; one that does not: {found.other}")
