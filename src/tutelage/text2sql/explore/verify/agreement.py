@@ -13,7 +13,7 @@ from sqlglot import exp
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.explore.filter import Rejection
 from tutelage.text2sql.explore.verify.judge import RunAll
-from tutelage.text2sql.explore.verify.mutants import write
+from tutelage.text2sql.explore.verify.mutants import quoted, write
 from tutelage.text2sql.explore.verify.perturb import Copies
 from tutelage.text2sql.explore.verify.planting import planting
 from tutelage.text2sql.explore.verify.same import same
@@ -55,7 +55,7 @@ def agreement(
         run_all: Runs statements on a file in the sandbox.
     """
     answers = list(answer(question))
-    own, planted = write(tree), planting(tree, catalog)
+    own, planted = write(quoted(tree)), planting(tree, catalog)
     ordered = tree.args.get("order") is not None
     agreeing = set(range(len(answers)))
     for path in (*copies.perturbed, database):

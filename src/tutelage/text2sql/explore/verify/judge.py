@@ -12,7 +12,7 @@ from sqlglot import exp
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.explore.filter import Rejection
-from tutelage.text2sql.explore.verify.mutants import Mutant, mutants, write
+from tutelage.text2sql.explore.verify.mutants import Mutant, mutants, quoted, write
 from tutelage.text2sql.explore.verify.perturb import Copies
 from tutelage.text2sql.explore.verify.planting import planting
 from tutelage.text2sql.explore.verify.row_order import may_depend_on_order
@@ -45,7 +45,7 @@ class Verifier:
         return self._mutants(tree, self._copies)
 
     def _row_order(self, tree: exp.Query, copies: Copies) -> Rejection | None:
-        unlimited = tree.copy()
+        unlimited = quoted(tree)
         unlimited.set("limit", None)  # ties at the limit are the filter's matter, on all rows
         if unlimited.find(exp.Limit):
             return None
@@ -56,10 +56,11 @@ class Verifier:
         return None
 
     def _mutants(self, tree: exp.Query, copies: Copies) -> Rejection | None:
+        tree = quoted(tree)
         left = mutants(tree, self._catalog)
         own, planted = write(tree), planting(tree, self._catalog)
         ordered = tree.args.get("order") is not None
-        late = False
+        late, ran = False, False
         # The copies first: they are small, and few mutants come as far as the data.
         for path in (*copies.perturbed, self._database):
             if not left:
@@ -70,8 +71,11 @@ class Verifier:
                 return Rejection("timeout", "while its query was compared with mutants")
             if result.status != "ok":
                 continue
+            ran = True
             late = any(other.status == "timeout" for other in others)
             left = [mutant for mutant, other in zip(left, others, strict=True) if not _differs(result, other, ordered)]
+        if left and not ran:
+            return Rejection("untestable", f"it does not run as {own}")
         if left and late:
             return Rejection("timeout", f"while it was compared with {left[0].name}")
         return Rejection("untestable", _named(left)) if left else None

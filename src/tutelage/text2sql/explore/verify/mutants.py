@@ -54,6 +54,14 @@ def write(tree: exp.Expr) -> str:
     return SQLite().generator().generate(tree, copy=False)
 
 
+def quoted(tree: exp.Query) -> exp.Query:
+    """A copy with every name in quotes: qualifying gives a table called order the alias order."""
+    copied = tree.copy()
+    for identifier in copied.find_all(exp.Identifier):
+        identifier.set("quoted", True)
+    return copied
+
+
 def mutants(tree: exp.Query, catalog: Catalog) -> list[Mutant]:
     """Change a query in one place at a time.
 
@@ -271,7 +279,7 @@ def _join_paths(tree: exp.Expr, join: exp.Join, catalog: Catalog) -> Iterator[tu
 
 
 def _short(node: exp.Expr) -> str:
-    text = write(node)
+    text = write(node).replace('"', "")
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
