@@ -238,8 +238,8 @@ def _with(tree: exp.Expr, node: exp.Expr, changed: dict[str, exp.Expr | str | No
 
 def _columns(tree: exp.Expr, select: exp.Select, catalog: Catalog) -> Iterator[tuple[str, str]]:
     """The first column shown, for another one of its table and type."""
-    if select.args.get("group") is not None or isinstance(select.parent, exp.Exists):
-        return
+    if select.args.get("group") is not None or isinstance(select.parent, exp.Exists) or _is_scalar(select):
+        return  # the averages of two columns may be alike
     for shown in select.expressions:
         node = shown.find(exp.Column)
         column = resolve(node, catalog) if node is not None else None
@@ -336,8 +336,8 @@ def _distinct_matters(select: exp.Select, catalog: Catalog) -> bool:
     if _is_scalar(select):
         return False
     limit = select.args.get("limit")
-    if limit is not None and limit.expression.sql() == "1":
-        return False
+    if limit is not None and (limit.expression.sql() == "1" or not select.args.get("distinct")):
+        return False  # the first five rows: nobody means five different ones
     if select.args.get("distinct") is not None and select.args["distinct"].args.get("on") is not None:
         return False
     shown = [part.unalias() for part in select.expressions]
