@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from tutelage.core import run
@@ -86,9 +87,15 @@ def test_groups_go_from_easy_to_hard() -> None:
 
 
 def test_from_questions_to_a_score(own: list[str], compose_config: Compose, tmp_path: Path, capsys: Any) -> None:
-    cfg = compose_config(*SMALL, *own, "method.held_out=0.3", "report.base=true")
+    cfg = compose_config(*SMALL, *own, "method.held_out=0.3", "report.base=true", "logger=tensorboard")
     folder = tmp_path / "run"
     metrics = run.train(cfg, folder=folder)
+    logged = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert logged.Scalars("test/ex")[0].value == pytest.approx(metrics["test/ex"])
+    texts = {
+        name: logged.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0] for name in ("results", "examples")
+    }
+    assert b"people's questions (2)" in texts["results"] and b"How many people?" in texts["examples"]
     assert metrics["test/ex_count"] == 2
     assert metrics["base/test/ex"] == 0.0  # random weights write no query
     assert metrics["test/ex_held_out_count"] >= 2

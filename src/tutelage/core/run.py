@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.core import build, launch, precision, results, startup
+from tutelage.core import build, launch, loggers, precision, results, startup
 from tutelage.core.best_checkpoint import BestCheckpoint
 from tutelage.core.callbacks import (
     BEST,
@@ -30,7 +31,6 @@ from tutelage.core.callbacks import (
     WeightAverage,
     WholeCheckpointIO,
 )
-from tutelage.core.curves import CurvesLogger
 from tutelage.core.errors import ConfigError, RunError, UserError
 from tutelage.core.progress import ProgressLines
 from tutelage.core.run_folder import best_checkpoint, check_checkpoint, exclusive, load_config, save_config
@@ -63,6 +63,7 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         if launch.first():
             save_config(cfg, folder)
         task = open_task(cfg, folder=folder)
+        loggers.make_loggers(cfg, folder)  # refuses what cannot be used
         task.prepare()
         processes = cfg.trainer.devices
         if processes > 1 and not launch.inside():
@@ -103,6 +104,11 @@ def make_task(cfg: DictConfig, *, folder: Path, out: Path) -> Task:
 
 def fit(task: Task) -> Metrics:
     """Train a prepared task in this process, pick the best weights and test them once."""
+    with loggers.open_loggers(task.cfg, task.folder) as opened:
+        return _fit(task, opened)
+
+
+def _fit(task: Task, opened: list[Logger]) -> Metrics:
     cfg, folder = task.cfg, task.folder
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
@@ -112,9 +118,6 @@ def fit(task: Task) -> Metrics:
     datamodule = task.datamodule()
     module = task.module(datamodule)
     train_time = TrainTime()
-    loggers: list[Logger] = [CurvesLogger(folder)]
-    if cfg.logger is not None and "_target_" in cfg.logger:
-        loggers.append(build.build(cfg.logger, where="logger", folder=folder))
     best = BestCheckpoint(
         folder / CHECKPOINTS,
         filename=Path(BEST).stem,
@@ -137,13 +140,14 @@ def fit(task: Task) -> Metrics:
         callbacks.append(WeightAverage(decay=cfg.trainer.ema_decay))
     if not (cfg.trainer.progress_bar and sys.stdout.isatty()):
         callbacks.append(ProgressLines(batch_size=cfg.data.batch_size))
-    trainer = make_trainer(task, callbacks=callbacks, loggers=loggers)
-    for logger in loggers:
-        logger.log_hyperparams(_flat(OmegaConf.to_container(cfg, resolve=True)))
+    trainer = make_trainer(task, callbacks=callbacks, loggers=opened)
+    for logger in opened:
+        loggers.log_settings(logger, cfg)
     last = folder / CHECKPOINTS / LAST
     if last.exists():
         check_checkpoint(last)
     trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    steps = trainer.global_step
     if trainer.interrupted:
         raise RunError("train", "interrupted", f"continue with: python train.py run={folder}")
     if best.best_model_score is None:  # max_steps ended the run before its first validation
@@ -165,20 +169,12 @@ def fit(task: Task) -> Metrics:
         task.report(metrics)
         # Last: a folder with metrics.json is a finished run.
         results.write_json(folder / results.METRICS, metrics)
-        for logger in loggers[1:]:
-            logger.log_metrics({name: value for name, value in metrics.items() if not isinstance(value, str)})
-            logger.finalize("success")
+        for logger in opened[1:]:
+            loggers.log_closing(logger, cfg, metrics, task.closing(metrics), step=steps)
     return metrics
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Write nested settings as loggers show them: ``optim.lr``."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+def make_trainer(task: Task, *, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:
     """Make Lightning's trainer from ``cfg.trainer``."""
     quiet()
     options = task.cfg.trainer
@@ -209,7 +205,7 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: list[Logger]
         deterministic="warn" if options.accelerator == "cpu" else None,
         enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
         enable_model_summary=False,
-        logger=loggers or False,
+        logger=list(loggers) or False,
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         plugins=[WholeCheckpointIO(), *([SyncBatchNorm()] if options.sync_batchnorm else [])],

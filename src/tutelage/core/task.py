@@ -1,18 +1,35 @@
 """What run.py asks of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 
 Metrics = dict[str, float | int | str]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # names of the columns, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What a run ends with, as loggers that show more than numbers take it.
+
+    Attributes:
+        tables: By name; ``results`` is the closing table.
+        pictures: By name, each with its caption: uint8 [H, W, 3].
+    """
+
+    tables: Mapping[str, Table]
+    pictures: Mapping[str, Sequence[tuple[str, NDArray[np.uint8]]]] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -121,3 +138,7 @@ class Task(ABC):
     @abstractmethod
     def report(self, metrics: Metrics) -> None:
         """Write ``report.html`` into `out` and print the closing table."""
+
+    @abstractmethod
+    def closing(self, metrics: Metrics) -> Closing:
+        """Return the tables and pictures of the report, for loggers that can show them. Asked after `report`."""

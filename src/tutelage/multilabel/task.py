@@ -24,7 +24,7 @@ from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.store import file_hash
-from tutelage.core.task import Metrics, Task
+from tutelage.core.task import Closing, Metrics, Task
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel import teacher
 from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
@@ -39,6 +39,7 @@ from tutelage.multilabel.replay.record import FOLDER
 from tutelage.multilabel.results import card, comparison, report
 from tutelage.multilabel.results.cost import StepCost
 from tutelage.multilabel.results.exporting import best_student
+from tutelage.multilabel.results.pictures import pictures
 from tutelage.multilabel.results.thresholds import tune_thresholds, write_thresholds
 from tutelage.multilabel.terms import TermOptions, TermSpec, build_terms, check_softmax
 
@@ -330,6 +331,10 @@ class MultilabelTask(Task):
     def report(self, metrics: Metrics) -> None:
         report.write(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, source=self.source)
+
+    def closing(self, metrics: Metrics) -> Closing:
+        drawn = pictures(self.out, label_names=self.source.label_names)
+        return Closing({"results": report.summary(self.cfg, metrics)}, drawn)
 
     def _student(self) -> Network:
         spec = self.pair.student

@@ -20,7 +20,7 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
 from tutelage.core.results import MANIFEST, METRICS, environment, read_json, write_json
 from tutelage.core.startup import cores
-from tutelage.core.task import Metrics, Task
+from tutelage.core.task import Closing, Metrics, Task
 from tutelage.text2sql.data.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.explored import example_of
@@ -44,7 +44,7 @@ from tutelage.text2sql.prompts.bare import Bare
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
 from tutelage.text2sql.results.benchmark_command import score_command
-from tutelage.text2sql.results.items import ITEMS, Item, read_examples, write_items
+from tutelage.text2sql.results.items import ITEMS, Item, read_examples, read_items, write_items
 from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
 from tutelage.text2sql.training import seed_only
 from tutelage.text2sql.training.datamodule import SHARING_FILE, Loading, Text2SqlDataModule
@@ -444,6 +444,16 @@ class Text2SqlTask(Task):
     def report(self, metrics: Metrics) -> None:
         report.write(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
+
+    def closing(self, metrics: Metrics) -> Closing:
+        shown = ("question", "gold", "sql", "status")
+        examples = report.examples(read_items(self.out / ITEMS))
+        return Closing(
+            {
+                "results": report.summary(metrics, trained=True),
+                "examples": (shown, [[row[name] for name in shown] for row in examples]),
+            }
+        )
 
     def _test_engine(self, model: LanguageModel, *, saved: Path) -> Engine:
         """What answers the test: the model at hand, or vLLM with what was saved of it."""

@@ -103,7 +103,7 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
         for role, found in by_role.items()
     }
     if list(scored) == ["student"] and (folder / CLASSES).is_file():  # scored again without its teachers
-        before = _read_classes(folder)
+        before = read_classes(folder)
         if [row["label"] for row in before] == list(label_names):
             columns |= {name: [row[name] for row in before] for name in _ap_columns(before) if name not in columns}
     with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
@@ -189,7 +189,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
     """Write the self-contained report.html."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel.results", "."), autoescape=True)
     columns, rows = summary(cfg, metrics, shown=(*SHOWN, *CARD))
-    classes = _read_classes(folder)
+    classes = read_classes(folder)
     page = environment.get_template("report.html.jinja").render(
         title=f"{method_name(cfg)} on {data_name(cfg)}",
         columns=columns,
@@ -200,7 +200,7 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
         curves=svg(draw_curves(folder)),
         classes=classes,
         without_positives=[row["label"] for row in classes if row["positives"] == "0"],
-        class_figure=svg(_draw_classes(classes)),
+        class_figure=svg(draw_classes(classes)),
         pictures=_pictures(folder, label_names=source.label_names),
         examples=_examples(folder, label_names=source.label_names),
         hardest=_hardest(classes),
@@ -210,12 +210,12 @@ def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) ->
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _read_classes(folder: Path) -> list[dict[str, str]]:
+def read_classes(folder: Path) -> list[dict[str, str]]:
     with (folder / CLASSES).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
+def draw_classes(classes: Sequence[Mapping[str, str]]) -> Figure:
     scored = [row for row in classes if row["student_AP"]]
     figure = Figure(figsize=(9, max(1.5, 0.16 * len(scored) + 0.8)), layout="constrained")
     axes = figure.subplots()
@@ -313,7 +313,7 @@ def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any
                 "shown": [
                     {
                         "role": role,
-                        "uri": overlay(image_3RR, content[f"cams_{role}"][n, k]),
+                        "uri": _png(overlay(image_3RR, content[f"cams_{role}"][n, k])),
                         "probability": 1 / (1 + np.exp(-float(content[f"logits_{role}"][n, k]))),
                     }
                     for role in roles
@@ -325,8 +325,8 @@ def _pictures(folder: Path, *, label_names: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def overlay(image_3RR: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> str:
-    """Lay the positive part of a map over its picture, as a PNG data URI."""
+def overlay(image_3RR: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Lay the positive part of a map over its picture: uint8 [R, R, 3]."""
     cam_11HW = torch.from_numpy(cam_HW).clamp(min=0)[None, None]
     size = (image_3RR.shape[1], image_3RR.shape[2])
     heat_RR = torch.nn.functional.interpolate(cam_11HW, size, mode="bilinear", align_corners=False)[0, 0].numpy()
@@ -334,7 +334,7 @@ def overlay(image_3RR: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> str:
     grey_RR1 = image_3RR.mean(0)[..., None] / 255
     colour_RR3 = matplotlib.colormaps["inferno"](heat_RR)[..., :3]
     mixed = (1 - 0.75 * heat_RR[..., None]) * grey_RR1 + 0.75 * heat_RR[..., None] * colour_RR3
-    return _png((mixed * 255).astype(np.uint8))
+    return np.asarray((mixed * 255).astype(np.uint8))
 
 
 def _png(image_HW3: NDArray[np.uint8]) -> str:
