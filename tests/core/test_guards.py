@@ -1,7 +1,9 @@
 """What guards a run: synchronised batch norm, losses that are not finite, averages on the device, lines of progress."""
 
 import copy
+import logging
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from torch import distributed, nn
 from tutelage.core.callbacks import NanGuard, WeightAverage
 from tutelage.core.errors import RunError
 from tutelage.core.progress import ProgressLines
+from tutelage.core.run import quiet
 from tutelage.core.sync_batch_norm import SyncBatchNorm
 
 
@@ -136,3 +139,30 @@ def test_each_epoch_says_where_training_is(capsys: pytest.CaptureFixture[str]) -
     assert [line.split("  ")[:2] for line in lines] == [["epoch 1/2", "step 3/6"], ["epoch 2/2", "step 6/6"]]
     assert re.search(r"train/loss \S+  lr 0.25  \S+ samples/s  waiting for data \d+ %  left 0:00:\d\d  peak", lines[0])
     assert "left 0:00:00" in lines[1]
+
+
+SILENT = [
+    "The number of training batches (5) is smaller than the logging interval Trainer(log_every_n_steps=10).",
+    "The 'train_dataloader' does not have many workers which may be a bottleneck.",
+    "Checkpoint directory /runs/x/checkpoints exists and is not empty.",
+    "It is recommended to use `self.log('val/mAP', ..., sync_dist=True)` when logging on epoch level",
+    "Found 3 module(s) in eval mode at the start of training.",
+]
+HEARD = [
+    "Checkpoint directory /runs/x cannot be written",
+    "It is recommended to use a smaller learning rate",
+    "`weights_only` is deprecated",
+    "Detected call of `lr_scheduler.step()` before `optimizer.step()`.",
+]
+
+
+def test_only_what_is_said_of_every_run_is_silent() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        quiet()
+        for message in [*SILENT, *HEARD]:
+            warnings.warn(message, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == HEARD
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        assert logger.isEnabledFor(logging.WARNING) and not logger.isEnabledFor(logging.INFO)

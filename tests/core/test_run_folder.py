@@ -72,7 +72,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}, "loops": Code(), "optimizer_states": []}, path, pickle_module=pickle)
     with pytest.raises(RunError, match="not a whole checkpoint"):
-        check_checkpoint(path)
+        check_checkpoint(path, task="a task")
     assert not (tmp_path / "ran").exists()
 
 

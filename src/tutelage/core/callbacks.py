@@ -65,14 +65,21 @@ class LastCheckpoint(Checkpoint):
     before.
     """
 
-    def __init__(self, folder: Path, *, every_n_steps: int) -> None:
-        self.path = folder / CHECKPOINTS / LAST
+    def __init__(self, folder: Path, *, every_n_steps: int, task: str) -> None:
+        """Keep the checkpoint of a run.
+
+        Args:
+            folder: The run's.
+            every_n_steps: Optimiser steps between two.
+            task: ``task._target_``, kept in it, so that a run of another task can refuse it.
+        """
+        self.path, self.task = folder / CHECKPOINTS / LAST, task
         self.every_n_steps = every_n_steps
         self.saved_at = 0
         self.place: dict[str, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"place": self.place}
+        return {"place": self.place, "task": self.task}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.place = state_dict["place"]

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
-from tutelage.core import build, overrides, results
+from tutelage.core import build, overrides, precision, results
 from tutelage.core.errors import ConfigError
 from tutelage.core.run import ROOT, make_task, make_trainer
 from tutelage.core.run_folder import EVALUATIONS, best_checkpoint, load_config, save_config, unwritable
@@ -87,10 +87,9 @@ def fit_to_machine(cfg: DictConfig) -> list[str]:
     trainer.strategy, trainer.sync_batchnorm = "auto", False
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         trainer.accelerator = "auto"
-    on_gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
-    cannot = trainer.precision.startswith("16") and not on_gpu
-    cannot |= trainer.precision.startswith("bf16") and on_gpu and not torch.cuda.is_bf16_supported()
-    if cannot:
+    try:
+        precision.resolve(trainer.precision, accelerator=trainer.accelerator)
+    except ConfigError:
         trainer.precision = "32-true"
         return ["trainer.precision=32-true"]
     return []

@@ -16,7 +16,7 @@ def resolve(precision: str, *, accelerator: str) -> str:
         accelerator: As in the config; ``auto`` takes a GPU where there is one.
 
     Raises:
-        ConfigError: fp16 on a CPU, which Lightning would silently turn into bf16.
+        ConfigError: fp16 on a CPU, which Lightning would silently turn into bf16, or bf16 on a GPU that emulates it.
     """
     if precision == AUTO:
         return "bf16-mixed" if has_bf16(accelerator) else "32-true"
@@ -24,6 +24,12 @@ def resolve(precision: str, *, accelerator: str) -> str:
     if precision.startswith("16") and on_cpu:
         raise ConfigError(
             "trainer.precision", f"{precision} needs a GPU", "set trainer.precision=bf16-mixed or 32-true"
+        )
+    if precision.startswith("bf16") and not on_cpu and torch.cuda.is_available() and not has_bf16(accelerator):
+        raise ConfigError(
+            "trainer.precision",
+            f"{precision}: {torch.cuda.get_device_name()} has no bf16 arithmetic, and emulating it is slower than fp32",
+            "set trainer.precision=16-mixed or 32-true",
         )
     return precision
 

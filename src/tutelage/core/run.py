@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
@@ -63,7 +64,7 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         if launch.first():
             save_config(cfg, folder)
         task = open_task(cfg, folder=folder)
-        loggers.make_loggers(cfg, folder)  # refuses what cannot be used
+        check_run(task)
         task.prepare()
         processes = cfg.trainer.devices
         if processes > 1 and not launch.inside():
@@ -74,6 +75,26 @@ def train(cfg: DictConfig, *, folder: Path) -> Metrics:
         return fit(task)
 
 
+def check_run(task: Task) -> None:
+    """Refuse what training would meet after its long preparations: settings, a logger, a checkpoint to go on from.
+
+    Raises:
+        ConfigError: A value that Lightning does not take, or a logger that cannot be used.
+        RunError: What lies in the run's folder is no checkpoint of this run.
+    """
+    loggers.make_loggers(task.cfg, task.folder)
+    try:
+        make_trainer(task, callbacks=[], loggers=[])
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(
+            "trainer", what, "these are the arguments of Lightning's Trainer: correct the value"
+        ) from None
+    last = task.folder / CHECKPOINTS / LAST
+    if last.exists():
+        check_checkpoint(last, task=str(task.cfg.task._target_))
+
+
 def prepare(cfg: DictConfig, *, folder: Path) -> None:
     """Make what training needs first, such as a teacher, or find it in the store, and train nothing else.
 
@@ -81,7 +102,9 @@ def prepare(cfg: DictConfig, *, folder: Path) -> None:
     """
     cfg.run = str(folder)
     with exclusive(folder):
-        open_task(cfg, folder=folder).prepare()
+        task = open_task(cfg, folder=folder)
+        check_run(task)
+        task.prepare()
     print(f"prepared: what this training needs first is in {cfg.store}")
 
 
@@ -133,7 +156,7 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
         NanGuard(folder),
         train_time,
         best,
-        LastCheckpoint(folder, every_n_steps=cfg.trainer.checkpoint_every_n_steps),
+        LastCheckpoint(folder, every_n_steps=cfg.trainer.checkpoint_every_n_steps, task=str(cfg.task._target_)),
         *task.callbacks(),
     ]
     if cfg.trainer.ema_decay is not None:
@@ -144,8 +167,6 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
     for logger in opened:
         loggers.log_settings(logger, cfg)
     last = folder / CHECKPOINTS / LAST
-    if last.exists():
-        check_checkpoint(last)
     trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     steps = trainer.global_step
     if trainer.interrupted:
@@ -214,26 +235,25 @@ def make_trainer(task: Task, *, callbacks: list[Callback], loggers: Sequence[Log
 
 
 def quiet() -> None:
-    """Keep Lightning's hints off the screen; its errors stay."""
+    """Keep off the screen what Lightning says of every run of ours; what it says of a fault stays."""
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.WARNING)  # not: GPU available: True, used: True, and the like
     for message in (
-        "The number of training batches",
-        "`isinstance\\(treespec",
-        ".*does not have many workers",
-        "`weights_only`",
-        "Checkpoint directory",
-        "It is recommended to use",
-        "Found \\d+ module",  # in eval mode: the frozen parts
+        r"The number of training batches \(\d+\) is smaller than the logging interval",  # steps count over epochs
+        r"`isinstance\(treespec",  # Lightning's own call of an old name of torch's
+        r"The '\w+' does not have many workers",  # names no key of ours; progress says how long data were waited for
+        r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # our scores are gathered before they are logged
+        r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Refuse devices that this machine lacks.
+    """Refuse devices that this machine lacks, and what they cannot do.
 
     Raises:
-        ConfigError: No GPU, or fewer than asked for.
+        ConfigError: No GPU, fewer than asked for, or a precision that they lack.
     """
     found = torch.cuda.device_count()
     if cfg.trainer.accelerator in ("gpu", "cuda") and found < cfg.trainer.devices:
@@ -241,6 +261,12 @@ def check_devices(cfg: DictConfig) -> None:
             "trainer.devices",
             f"{cfg.trainer.devices} asked for, {found} GPUs found",
             "use trainer=auto or fewer devices",
+        )
+    precision.resolve(cfg.trainer.precision, accelerator=cfg.trainer.accelerator)
+    on_cpu = cfg.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if cfg.trainer.sync_batchnorm and on_cpu and cfg.trainer.devices * cfg.trainer.num_nodes > 1:
+        raise ConfigError(
+            "trainer.sync_batchnorm", "torch synchronises batch norms on GPUs only", "set trainer.sync_batchnorm=false"
         )
 
 

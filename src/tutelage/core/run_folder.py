@@ -187,16 +187,29 @@ def best_checkpoint(folder: Path) -> Path:
     return path
 
 
-def check_checkpoint(path: Path) -> None:
-    """Refuse a file that is no whole checkpoint of ours, before training is set up around it.
+def task_of(path: Path) -> str | None:
+    """Return ``task._target_`` of the run in whose folder a file lies; None where it lies in none."""
+    for folder in path.absolute().parents[:2]:
+        config = folder / CONFIG
+        if config.is_file():
+            target = OmegaConf.select(OmegaConf.load(config), "task._target_")
+            return None if target is None else str(target)
+    return None
+
+
+def check_checkpoint(path: Path, *, task: str) -> None:
+    """Refuse a file that is no whole checkpoint of a task, before training is set up around it.
 
     Raises:
-        RunError: The file is cut off, or something else.
+        RunError: The file is cut off, of another task, or something else.
     """
     hint = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
     content = read_checkpoint(path, hint=hint)
     if not {"state_dict", "loops", "optimizer_states"} <= content.keys():
         raise RunError(str(path), "a checkpoint of something else", hint)
+    theirs = content.get("callbacks", {}).get("LastCheckpoint", {}).get("task", task)
+    if theirs != task:
+        raise RunError(str(path), f"a checkpoint of {theirs}, and this is a run of {task}", hint)
 
 
 def read_checkpoint(path: Path, *, hint: str) -> dict[str, Any]:

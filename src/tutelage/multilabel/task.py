@@ -19,10 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tutelage.core import launch, results
+from tutelage.core.batches import TrainBatches
 from tutelage.core.build import build, split
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
 from tutelage.core.errors import ConfigError
 from tutelage.core.optim import Optim
+from tutelage.core.run_folder import task_of
 from tutelage.core.store import file_hash
 from tutelage.core.task import Closing, Metrics, Task
 from tutelage.multilabel import metrics as scoring
@@ -91,10 +93,24 @@ class MultilabelTask(Task):
             )
         if len(self.source.split("val").ids) == 0:
             raise ConfigError("data", "no validation samples to select a checkpoint by", "give the val split some")
+        self._check_batches()
+        if self.pair.student.checkpoint is not None and not self._begun:
+            check_task(Path(self.pair.student.checkpoint), where="model.student")
         if self.needs_teacher:
             for spec in self.teacher_specs:
                 if spec.network.checkpoint is not None:
+                    check_task(Path(spec.network.checkpoint), where=spec.where)
                     check_labels(Path(spec.network.checkpoint), self.source.label_names, where=spec.where)
+
+    def _check_batches(self) -> None:
+        """Refuse batches that the training data cannot fill; a teacher's are found before it trains, too."""
+        samples = len(self.source.split("train").ids)
+        processes = self.cfg.trainer.devices * self.cfg.trainer.num_nodes
+        TrainBatches(samples, batch_size=self.loading.batch_size, seed=0, world_size=processes)
+        for spec in self.teacher_specs if self.needs_teacher else []:
+            if spec.is_trained:
+                with teacher.own_settings(spec):
+                    TrainBatches(samples, batch_size=spec.config.data.batch_size, seed=0, world_size=processes)
 
     def check_scoring(self) -> None:
         path = self.folder / results.MANIFEST
@@ -150,18 +166,15 @@ class MultilabelTask(Task):
                 self._selection_ap(spec)
 
     def _rehearse(self) -> None:
-        """Set the methods up on networks without weights, so that what does not fit is refused before a teacher trains.
+        """Set the methods up on the networks, so that what does not fit is refused before a teacher trains.
 
         Raises:
-            ConfigError: A network lacks what a method reads.
+            ConfigError: Weights cannot be had or do not fit, or a network lacks what a method reads.
         """
-        student = self._build(
-            replace(self.pair.student, weights="none", checkpoint=None), self.cfg.head, where="model.student"
-        )
+        student = self._student()
         networks = {
-            spec.name: self._build(
-                replace(spec.network, weights="none", checkpoint=None), spec.config.head, where=spec.where
-            )
+            # What is trained here needs no weights; those of a checkpoint are read now, in case that they do not fit.
+            spec.name: self._build(replace(spec.network, weights="none"), spec.config.head, where=spec.where)
             for spec in self.teacher_specs
         }
         data = data_info(self.source, batch_size=self.loading.batch_size)
@@ -336,11 +349,15 @@ class MultilabelTask(Task):
         drawn = pictures(self.out, label_names=self.source.label_names)
         return Closing({"results": report.summary(self.cfg, metrics)}, drawn)
 
+    @property
+    def _begun(self) -> bool:
+        """Whether the run has a checkpoint of its own: what it started from may be gone, and no hub need be asked."""
+        checkpoints = self.folder / CHECKPOINTS
+        return (checkpoints / LAST).exists() or (checkpoints / BEST).exists()
+
     def _student(self) -> Network:
         spec = self.pair.student
-        checkpoints = self.folder / CHECKPOINTS
-        if (checkpoints / LAST).exists() or (checkpoints / BEST).exists():
-            # Its own checkpoint follows, so what it started from may be gone, and no hub need be asked.
+        if self._begun:
             spec = replace(spec, weights="none", checkpoint=None)
         return self._build(spec, self.cfg.head, where="model.student")
 
@@ -417,6 +434,21 @@ def differing_labels(theirs: Sequence[str], ours: Sequence[str]) -> str:
     if not only_theirs | only_ours:
         return "(the same, in another order)"
     return f"(only the network's: {sorted(only_theirs)[:5]}; only the data's: {sorted(only_ours)[:5]})"
+
+
+def check_task(checkpoint: Path, *, where: str) -> None:
+    """Refuse a checkpoint of a run of another task, where its run folder tells.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    target = task_of(checkpoint)
+    if target is not None and not target.startswith("tutelage.multilabel."):
+        raise ConfigError(
+            f"{where}.checkpoint",
+            f"{checkpoint} is a checkpoint of {target}, which trains no image classifier",
+            "give one of a run of task=multilabel (<run>/checkpoints/best.ckpt), or a state dict in timm's form",
+        )
 
 
 def check_labels(checkpoint: Path, label_names: tuple[str, ...], *, where: str) -> None:

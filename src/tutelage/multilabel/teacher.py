@@ -5,7 +5,8 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -18,7 +19,7 @@ from torch import Tensor
 from tutelage.core import launch
 from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS, LAST
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, UserError
 from tutelage.core.run import train
 from tutelage.core.store import Store, file_hash
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
@@ -202,13 +203,43 @@ def train_teacher(spec: TeacherSpec, *, store: Store, fingerprint: str) -> Path:
 
     def build_folder(folder: Path) -> None:
         print(f"First the teacher, {spec.network.name} (kept in {folder.with_suffix('')} for the next time)")
-        train(spec.config, folder=folder)
+        with own_settings(spec):
+            train(spec.config, folder=folder)
         (folder / CHECKPOINTS / LAST).unlink(missing_ok=True)  # optimiser state; nobody resumes a finished teacher
 
     inputs = teacher_key(spec, fingerprint=fingerprint)
     if store.find("teachers", inputs) is None:
         launch.refuse_to_train_first("the teacher")
     return store.make("teachers", inputs, build_folder)
+
+
+@contextmanager
+def own_settings(spec: TeacherSpec) -> Iterator[None]:
+    """Name, in errors of what trains a teacher, the keys that set it: ``teacher.batch_size`` for ``data.batch_size``.
+
+    Raises:
+        UserError: What was raised within, renamed.
+    """
+    recipe = "teacher" if spec.where == "model.teacher" else spec.where.removesuffix(".network")
+    lengths = "|".join(entry.name for entry in fields(TeacherTrainer))
+    renamed = [
+        (r"data\.(batch_size)", rf"{recipe}.\1"),
+        (rf"trainer\.({lengths})\b", rf"{recipe}.trainer.\1"),
+        (r"(head|loss|optim|augment)(?=\.\w)", rf"{recipe}.\1"),
+        (r"model\.student(?=[.\s]|$)", spec.where),
+        (r"python train\.py run=\S+", "the command that you gave"),
+    ]
+
+    def rename(text: str) -> str:
+        for key, other in renamed:
+            text = re.sub(rf"(?<![\w./]){key}", other, text)
+        return text
+
+    try:
+        yield
+    except UserError as error:
+        where = f"{recipe}.{error.where}" if error.where in ("head", "loss", "optim", "augment") else error.where
+        raise type(error)(rename(where), rename(error.what), rename(error.hint)) from None
 
 
 def teacher_config(cfg: DictConfig, network: DictConfig, recipe: DictConfig) -> DictConfig:

@@ -17,6 +17,7 @@ from tutelage.core.build import build, locate, split
 from tutelage.core.config import Config
 from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
+from tutelage.core.evaluate import fit_to_machine, task_class
 from tutelage.core.optim import Optim
 from tutelage.core.results import MANIFEST, METRICS, environment, read_json, write_json
 from tutelage.core.startup import cores
@@ -532,6 +533,9 @@ def load_run(folder: Path, *, device: str) -> LoadedRun:
         ConfigError: No run, one that is not finished, or one of another task.
     """
     cfg = run_folder.load_config(folder)
+    if task_class(cfg) is not Text2SqlTask:
+        raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
+    fit_to_machine(cfg)
     saved = folder / MODEL
     if not saved.is_dir():
         raise ConfigError("run", f"{folder} holds no model yet", f"finish it with: python train.py run={folder}")
@@ -546,8 +550,7 @@ def load_run(folder: Path, *, device: str) -> LoadedRun:
             )
         cfg.adapter = {"_target_": "tutelage.text2sql.model.adapters.Full"}
     task = run.make_task(cfg, folder=folder, out=folder)
-    if not isinstance(task, Text2SqlTask):
-        raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
+    assert isinstance(task, Text2SqlTask)
     model = load_trained(task.base(saved), saved, adapter=task.adapter).eval()
     # A quantised model is on its device from the start, and stays there.
     return LoadedRun(model if task.adapter.quantization else model.to(device), task.engine(model), task.answerer)
