@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from tutelage.core import cli, startup
 
-# Of a run: its data and how it answers can be changed; without one, a model of the hub is scored as it is.
-GROUPS = ("task", "data", "model", "prompt", "inference")
+# Of a run: its data and how it answers can be changed; without one, a language model of the hub is scored as it is.
+GROUPS = {"task": "text2sql", "data": None, "model": "text2sql", "prompt": None, "inference": None}
 
 
 def job(cfg: DictConfig, folder: Path) -> None:

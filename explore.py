@@ -23,4 +23,4 @@ def job(cfg: DictConfig, folder: Path) -> None:
 
 if __name__ == "__main__":
     config.register()
-    cli.main("explore", job, groups=("sampler", "synthesizer"))
+    cli.main("explore", job, groups={"sampler": None, "synthesizer": None})

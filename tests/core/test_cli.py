@@ -105,6 +105,11 @@ def test_help_lists_only_what_the_program_uses(program: str, groups: set[str]) -
     for group in every - groups - {"data", "logger"}:
         for choice in (ROOT / "conf" / group).glob("*.yaml"):
             assert not any(line.startswith(f"  {choice.stem} ") for line in done.stdout.splitlines()), choice
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
+    if program == "evaluate.py":  # a run's network stays its own; without a run, language models alone are scored
+        assert {"text2sql", "qwen2_5_coder_7b", "voc2007", "spider"} <= listed
+        assert not {"multilabel", "resnet101_to_resnet34"} & listed
+    assert ("-m key=1,2,3" in done.stdout) == (program == "train.py")
 
 
 def test_help_and_cfg_import_no_torch() -> None:

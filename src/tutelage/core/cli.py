@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def main(
     *,
     of_run: Callable[[FinishedRun], Any] | None = None,
     of_two: Callable[[FinishedRun, Path], Any] | None = None,
-    groups: Collection[str] | None = None,
+    groups: Mapping[str, str | None] | None = None,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and hand it to a job.
 
@@ -78,7 +78,7 @@ def main(
         job: Takes the config and the run's folder. Its value is what a sweep optimises.
         of_run: What ``run=<folder of a run>`` does instead.
         of_two: What ``run=… against=<folder of another run>`` does.
-        groups: The groups that ``--help`` lists, where the program has no use for all of them.
+        groups: What ``--help`` lists, where the program has no use for every choice; see `help_text`.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
@@ -109,11 +109,12 @@ def main(
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_guarded(job))()
 
 
-def help_text(groups: Collection[str] | None) -> str:
+def help_text(groups: Mapping[str, str | None] | None) -> str:
     """List what can be chosen, with the first line of each file, which says when to choose it.
 
     Args:
-        groups: The groups to list; None lists all, and how to sweep over them.
+        groups: The groups to list, each with the task whose choices alone are of use (None: those of all tasks). None
+            lists all groups, and how to sweep over them.
     """
     program = Path(sys.argv[0]).name
     described = sys.modules["__main__"].__doc__
@@ -125,7 +126,8 @@ def help_text(groups: Collection[str] | None) -> str:
         f"  python {program} --cfg job group=choice …          show every key and its value, and stop",
     ]
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and (groups is None or path.name in groups)):
-        choices = sorted(folder.glob("*.yaml"))
+        task = None if groups is None else groups[folder.name]
+        choices = sorted(path for path in folder.glob("*.yaml") if task is None or path.stem in _fitting(folder, task))
         if choices:
             lines += ["", folder.name]
             lines += [f"  {path.stem:<28} {_when_to_choose(path)}".rstrip() for path in choices]
