@@ -36,12 +36,14 @@ def kd_step(*arguments: str) -> Job:
 
 
 PAIR = "model=resnet101_to_resnet34"
+METHODS = "cam_kd,mld,cwd,grad_cam,l2d,crd,reviewkd"
 JOBS = (
     Job("tests marked gpu", ("-m", "pytest", "-m", "gpu", "-n", "0", "-rs", "tests"), 720),
     kd_step(),
     kd_step(PAIR, "resolution=224", "batch=64"),
     kd_step(PAIR, "resolution=224", "batch=64", "precision=bf16-mixed"),
     kd_step(PAIR, "resolution=448", "batch=64", "precision=bf16-mixed"),
+    Job("methods.py", ("benchmarks/methods.py", f"methods={METHODS}", "resolution=224", "batch=64"), 150),
     Job("sft.py, 7 B", ("benchmarks/sft.py", "--shape", "7b", "--rounds", "1", "--steps", "5"), 420),
     Job("generate.py, 7 B", ("benchmarks/generate.py", "--shape", "7b", "--questions", "32", "--rounds", "1"), 300),
 )

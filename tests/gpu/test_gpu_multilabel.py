@@ -1,6 +1,5 @@
 """Distillation on a GPU: where everything lies, that no step waits for the device, and each way of computing."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from omegaconf import DictConfig
 from torch import nn
 
-from tutelage.core.callbacks import NanGuard, StepSeed
-from tutelage.core.run import make_trainer, open_task, train
+from tutelage.core.callbacks import NanGuard, StepSeed, WeightAverage
+from tutelage.core.errors import RunError
+from tutelage.core.evaluate import evaluate
+from tutelage.core.results import read_metrics
+from tutelage.core.run import make_trainer, open_task, prepare, train
 from tutelage.multilabel.networks.network import NetworkSpec, build_network
 
 pytestmark = pytest.mark.gpu
@@ -76,7 +77,7 @@ def test_all_of_a_step_lies_on_the_device_and_nothing_waits_for_it(
 def test_averages_lie_on_the_device(compose_config: Compose, tmp_path: Path) -> None:
     task = open_task(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
     datamodule = task.datamodule()
-    averages = EMAWeightAveraging(decay=0.9)
+    averages = WeightAverage(decay=0.9)
     found: set[str] = set()
 
     class Look(Callback):
@@ -84,8 +85,6 @@ def test_averages_lie_on_the_device(compose_config: Compose, tmp_path: Path) -> 
             assert averages._average_model is not None
             found.update(parameter.device.type for parameter in averages._average_model.parameters())
 
-    cfg = compose_config(*SMALL, "method=supervised", "trainer.ema_decay=0.9")
-    train(cfg, folder=tmp_path / "averaged")
     trainer = make_trainer(task, callbacks=[averages, Look()], loggers=[])
     trainer.fit(task.module(datamodule), datamodule=datamodule)
     assert found == {"cuda"}
@@ -127,13 +126,31 @@ def test_a_whole_run(more: list[str], compose_config: Compose, tmp_path: Path) -
     assert 0 < metrics["test/mAP"] <= 100 and 0 < metrics["teacher/test/mAP"] <= 100
 
 
-def test_a_group_of_one_over_nccl(tmp_path: Path) -> None:
-    """What several GPUs run, as far as one can show it: NCCL, DDP, synchronised batch norms, metrics gathered after."""
+def test_a_loss_that_is_not_finite_between_two_looks_spoils_no_checkpoint(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    """On a GPU it is looked at every 50 steps, and before each checkpoint."""
+    often = ["trainer.checkpoint_every_n_steps=1", "optim.lr=1e30", "optim.warmup=0", "method=supervised"]
+    with pytest.raises(RunError, match=r"train/loss: .*not finite"):
+        train(compose_config(*SMALL, *often), folder=tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    if last.exists():  # its first step was still finite
+        state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_group_of_one_over_nccl(compose_config: Compose, tmp_path: Path) -> None:
+    """What several GPUs run, as far as one can show it: NCCL, DDP, synchronised batch norms, metrics gathered.
+
+    Scored again by one process without a group, it is the same network.
+    """
+    prepare(compose_config(*SMALL), folder=tmp_path / "prepared")  # ranks train no teacher
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "train.py"]
     overrides = ["trainer=gpus", "trainer.devices=1", f"run={tmp_path / 'run'}", f"store={tmp_path / 'store'}"]
     done = subprocess.run(
         [*command, *SMALL, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert 0 < metrics["test/mAP"] <= 100
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics is not None and 0 < metrics["test/mAP"] <= 100
+    assert evaluate(tmp_path / "run")["test/mAP"] == pytest.approx(metrics["test/mAP"], abs=0.01)
