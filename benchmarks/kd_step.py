@@ -3,7 +3,8 @@
 The floor is what nobody can do without: the student's forward and backward with the task loss and an optimiser
 step, plus the teacher's forward without gradient, on ready tensors. Ours is the whole training step of the trainer
 that train.py makes, with its settings: method, calibrated weight, logging, guards. Both run in one process, in turns,
-and the ratio is the median of the paired repeats.
+and the ratio is the median of the paired repeats. A third step in turn is the floor with the method's loss and without
+a trainer, which tells the method's share of the rest from the trainer's.
 
     python benchmarks/kd_step.py                       # the embedded pair
     python benchmarks/kd_step.py model=tf_efficientnet_lite2_to_tf_efficientnet_lite0 resolution=224 batch=16
@@ -43,7 +44,7 @@ from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.networks.network import Network, Pair, build_network
 from tutelage.multilabel.teacher import Teacher
-from tutelage.multilabel.terms import build_terms
+from tutelage.multilabel.terms import Term, build_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_LABELS = 80
@@ -99,6 +100,7 @@ def main() -> None:
         if isinstance(profiler, cProfile.Profile):
             pstats.Stats(profiler).sort_stats("cumulative").print_stats(60)
     ratios = [ours / floor for ours, floor in zip(pairing.ours[5:], pairing.floor[5:], strict=True)]
+    of_method = [method / floor for method, floor in zip(pairing.method[5:], pairing.floor[5:], strict=True)]
     row = {
         "model": model,
         "resolution": resolution,
@@ -110,6 +112,7 @@ def main() -> None:
         "floor_ms": round(1000 * statistics.median(pairing.floor[5:]), 2),
         "step_ms": round(1000 * statistics.median(pairing.ours[5:]), 2),
         "ratio": round(statistics.median(ratios), 3),
+        "method_ratio": round(statistics.median(of_method), 3),
         "repeats": len(ratios),
     }
     print(json.dumps(row))
@@ -127,12 +130,13 @@ class Endless(torch.utils.data.IterableDataset[Batch]):
 
 
 class Paired(Callback):
-    """Times each whole step of the trainer, and after it a floor step on the same networks."""
+    """Times each whole step of the trainer, and after it a step of the floor, and one with the method's loss too."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.ours: list[float] = []
         self.floor: list[float] = []
+        self.method: list[float] = []
         self.before: float | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -145,6 +149,10 @@ class Paired(Callback):
             with trainer.precision_plugin.forward_context():
                 floor_step(pl_module, trainer.optimizers[0], self.batch)
             self.floor.append(_now() - started)
+            started = _now()
+            with trainer.precision_plugin.forward_context():
+                method_step(pl_module, trainer.optimizers[0], self.batch)
+            self.method.append(_now() - started)
         self.before = _now()
 
 
@@ -157,6 +165,20 @@ def floor_step(module: Distillation, optimizer: torch.optim.Optimizer, batch: Ba
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss
+
+
+def method_step(module: Distillation, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """Do the same with the method's loss, as the module does it."""
+    shown = {name: teacher(batch, reads=module.teacher_reads[name]) for name, teacher in module.teachers.items()}
+    student_out = module.student(batch.images_BCHW, reads=module.student_reads)
+    loss: Tensor = module.task_loss(student_out.logits_BK, batch.target_BK)
+    for term in module.terms.values():
+        assert isinstance(term, Term)
+        weighted, _ = term(loss, student_out, shown[term.teacher], batch, progress=0.5)
+        loss = loss + weighted
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
 def _now() -> float:
