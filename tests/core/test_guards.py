@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import traceback
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ import torch.multiprocessing
 from lightning.pytorch import LightningModule, Trainer
 from torch import distributed, nn
 
-from tutelage.core.callbacks import NanGuard, WeightAverage
+from tutelage.core.callbacks import NanGuard, StepSeed, WeightAverage
 from tutelage.core.errors import RunError
 from tutelage.core.progress import ProgressLines
+from tutelage.core.randomness import seed_of
 from tutelage.core.run import quiet
 from tutelage.core.sync_batch_norm import SyncBatchNorm
 
@@ -166,3 +168,22 @@ def test_only_what_is_said_of_every_run_is_silent() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         assert logger.isEnabledFor(logging.WARNING) and not logger.isEnabledFor(logging.INFO)
+
+
+def test_a_step_is_seeded_by_its_place_and_nothing_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(epoch: int, batch: int, rank: int = 0) -> list[float]:
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        trainer: Any = SimpleNamespace(current_epoch=epoch, global_rank=rank, strategy=strategy)
+        StepSeed(7).on_train_batch_start(trainer, LightningModule(), None, batch)
+        found: list[float] = torch.rand(3).tolist()
+        return found
+
+    torch.manual_seed(seed_of(7, "step", 1, 2, 0))
+    expected = torch.rand(3).tolist()
+
+    def fail() -> None:
+        raise AssertionError("a stack is written down, which takes a millisecond")
+
+    monkeypatch.setattr(traceback, "format_stack", fail)
+    assert drawn(1, 2) == expected
+    assert len({tuple(drawn(*place)) for place in ((1, 2), (2, 1), (1, 3), (1, 2, 1))}) == 4

@@ -1,5 +1,6 @@
 """What keeps a run exact and safe: step seeds, the last checkpoint, the NaN guard, whole files."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,19 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class StepSeed(Callback):
-    """Seeds torch before each batch, so that dropout is a function of (seed, epoch, batch, rank)."""
+    """Seeds torch before each batch, so that dropout is a function of (seed, epoch, batch, rank).
+
+    Not with torch.manual_seed: for kinds of device that are not in use it writes the whole stack down, twice a step.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(seed_of(self.seed, "step", trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed = seed_of(self.seed, "step", trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
 
 class LastCheckpoint(Checkpoint):
@@ -141,7 +148,11 @@ class NanGuard(Callback):
         if self.first_bad is None:
             self.first_bad = torch.full((), NEVER, device=loss.device)
         here = self.place[0] * 2**32 + self.place[1]
-        self.first_bad = torch.where(torch.isfinite(loss.detach()), self.first_bad, self.first_bad.clamp(max=here))
+        if loss.device.type == "cpu":  # where reading it waits for nobody
+            if not math.isfinite(float(loss.detach())):
+                self.first_bad.clamp_(max=here)
+        else:
+            self.first_bad = torch.where(torch.isfinite(loss.detach()), self.first_bad, self.first_bad.clamp(max=here))
         look_every = self.look_every or (1 if loss.device.type == "cpu" else 50)
         if self.place[1] % look_every == 0:
             self._look(trainer, before_backward=True)
@@ -165,8 +176,9 @@ class NanGuard(Callback):
 
     def _look(self, trainer: Trainer, *, before_backward: bool = False) -> None:
         assert self.first_bad is not None
-        first = self.first_bad.clone()
+        first = self.first_bad
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            first = first.clone()
             torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
         if int(first) == NEVER:
             return
