@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from trees import draw
 
 from tutelage.core import config
-from tutelage.core.build import build
+from tutelage.core.build import build, split
+from tutelage.multilabel.data.datamodule import LoaderConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,20 +24,18 @@ def test_data_set_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     target = "flowers_of_the_page.Flowers"
     (overlay / "flowers.yaml").write_text(yaml.replace("tutelage.multilabel.data.flowers.Flowers", target))
     colours = ["red", "white|red", "yellow", ""]
-    for split in ("train", "test"):
-        names = [f"{split}{i}.png" for i in range(8)]
+    for part in ("train", "test"):
+        names = [f"{part}{i}.png" for i in range(8)]
         for name in names:
             draw(tmp_path / name)
         rows = "\n".join(f"{name},{colours[i % 4]}" for i, name in enumerate(names))
-        (tmp_path / f"{split}.csv").write_text(f"file,colours\n{rows}\n")
+        (tmp_path / f"{part}.csv").write_text(f"file,colours\n{rows}\n")
 
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = ["data=flowers", f"data.root={tmp_path}", f"hydra.searchpath=[file://{tmp_path}/conf]"]
         cfg = compose("config", overrides=overrides)
-    node = {
-        key: value for key, value in cfg.data.items() if key not in ("resolution", "batch_size", "workers", "cache")
-    }
+    _, node = split(cfg.data, LoaderConfig, where="data")
     source = build(node, where="data")
     assert cfg.trainer.max_epochs == 40
     assert source.label_names == ("red", "white", "yellow")
