@@ -8,6 +8,10 @@ its device; so that the comparison is fair, a second row normalises our batches 
 files, cores, workers and batch size; rounds are interleaved, each ratio is of neighbours in a round, and medians are
 reported. On a machine that has other work, --cpu-time counts seconds of CPU in one process instead of wall clock.
 Decoding by itself is measured in one thread. Writes benchmarks/results/loader.{json,md}.
+
+    python benchmarks/loader.py crops --data-root ../shared/data
+
+measures ours alone with 1, 2 and 4 crops per decode, and writes benchmarks/results/loader_crops.{json,md}.
 """
 
 import argparse
@@ -38,11 +42,13 @@ RESULTS = Path(__file__).parent / "results"
 RESOLUTION, BATCH_SIZE = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TARGET = 1.3
+CROPS, CROPS_TARGET = (1, 2, 4), 1.5  # at 4 crops over 1
 
 RECIPES = {
     "resize + flip": Augment(flip=True),
     "resize + Cutout + RandAugment": Augment(cutout=0.5, rand_augment_ops=2),
 }
+CROP_RECIPES = {**RECIPES, "crop + flip": Augment(crop_scale=(0.7, 1.0), flip=True)}
 
 
 # ---- the plain pipeline -------------------------------------------------------------------------------------------
@@ -125,6 +131,33 @@ def measure_recipe(recipe: str, source: Coco, root: Path, rounds: int, *, cpu_ti
     }
 
 
+def measure_crops(recipe: str, source: Coco, rounds: int, *, cpu_time: bool) -> dict[str, Any]:
+    """Images a second by the number of crops per decode; a round takes each once."""
+    clock = time.process_time if cpu_time else time.perf_counter
+    measured = []
+    for _ in range(rounds + 1):
+        round_ = {}
+        for crops in CROPS:
+            loading = LoaderConfig(
+                resolution=RESOLUTION,
+                batch_size=BATCH_SIZE,
+                workers=0 if cpu_time else 2,
+                crops_per_decode=crops,
+            )
+            data = MultilabelDataModule(source, augment=CROP_RECIPES[recipe], loading=loading, seed=0)
+            round_[crops] = images_a_second(data.train_dataloader(), clock)
+        measured.append(round_)
+    measured = measured[1:]  # the first warms up
+    return {
+        str(crops): {
+            "images_per_s": round(median(r[crops] for r in measured)),
+            "ratio": round(median(r[crops] / r[1] for r in measured), 2),
+            "ratios": [round(r[crops] / r[1], 2) for r in measured],
+        }
+        for crops in CROPS
+    }
+
+
 def measure_decoding(root: Path, rounds: int) -> dict[str, float]:
     """Milliseconds a picture, in one thread, from bytes to uint8 pixels at the full size."""
     contents = [path.read_bytes() for path in sorted((root / "val2017").glob("*.jpg"))[:100]]
@@ -150,14 +183,24 @@ def measure_decoding(root: Path, rounds: int) -> dict[str, float]:
     return {name: round(median(times), 3) for name, times in found.items()}
 
 
-def report(results: dict[str, Any]) -> str:
-    lines = [
-        "# Loader alone",
-        "",
+def setting(results: dict[str, Any]) -> str:
+    return (
         f"{results['images']} pictures of coco_mini at {RESOLUTION}, {results['measured']}, batch {BATCH_SIZE}; "
         f"{results['machine']}, load {results['load']:.1f} before the start. "
-        f"Medians of {results['rounds']} interleaved rounds; target {TARGET} × plain.",
-    ]
+        f"Medians of {results['rounds']} interleaved rounds"
+    )
+
+
+def report_crops(results: dict[str, Any]) -> str:
+    lines = ["# Crops per decode", "", f"{setting(results)}; target {CROPS_TARGET} × at {CROPS[-1]} crops."]
+    for recipe, rows in results["recipes"].items():
+        lines += ["", f"## {recipe}", "", "| crops per decode | images/s | × one |", "|---|---|---|"]
+        lines += [f"| {crops} | {row['images_per_s']} | {row['ratio']:.2f} |" for crops, row in rows.items()]
+    return "\n".join([*lines, ""])
+
+
+def report(results: dict[str, Any]) -> str:
+    lines = ["# Loader alone", "", f"{setting(results)}; target {TARGET} × plain."]
     for recipe, rows in results["recipes"].items():
         lines += ["", f"## {recipe}", "", "| pipeline | images/s | × plain |", "|---|---|---|"]
         lines += [f"| {name} | {row['images_per_s']} | {row['ratio']:.2f} |" for name, row in rows.items()]
@@ -168,6 +211,7 @@ def report(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["loader", "crops"], default="loader")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("TUTELAGE_DATA", "../shared/data")))
     parser.add_argument("--share", type=float, default=0.9, help="share of the 2,312 training pictures to load")
     parser.add_argument("--rounds", type=int, default=5)
@@ -177,23 +221,30 @@ def main() -> None:
     torch.set_num_threads(1)
     root = arguments.data_root / "coco_mini"
     source = Coco(root=root, val_fraction=1 - arguments.share)
-    results = {
+    crops = arguments.part == "crops"
+    results: dict[str, Any] = {
         "machine": arguments.machine,
         "load": os.getloadavg()[0],
         "rounds": arguments.rounds,
         "measured": "one process, seconds of CPU" if arguments.cpu_time else "2 workers, seconds of wall clock",
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": Image.__version__},
         "images": len(source.split("train").ids),
-        "recipes": {
-            recipe: measure_recipe(recipe, source, root, arguments.rounds, cpu_time=arguments.cpu_time)
-            for recipe in RECIPES
-        },
-        "decoding_ms": measure_decoding(root, arguments.rounds),
     }
+    rounds, cpu_time = arguments.rounds, arguments.cpu_time
+    if crops:
+        results["recipes"] = {
+            recipe: measure_crops(recipe, source, rounds, cpu_time=cpu_time) for recipe in CROP_RECIPES
+        }
+    else:
+        results["recipes"] = {
+            recipe: measure_recipe(recipe, source, root, rounds, cpu_time=cpu_time) for recipe in RECIPES
+        }
+        results["decoding_ms"] = measure_decoding(root, rounds)
+    name, text = ("loader_crops", report_crops(results)) if crops else ("loader", report(results))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "loader.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / "loader.md").write_text(report(results))
-    print(report(results))
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

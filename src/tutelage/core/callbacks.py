@@ -186,7 +186,7 @@ class NanGuard(Callback):
         mine = int(self.first_bad) == int(first)
         loader = trainer.train_dataloader
         keys = loader.batches.epoch(epoch)[batch] if mine and isinstance(loader, TrainLoader) else []
-        samples = [index for index, _ in keys]
+        samples = [key.sample for key in keys]
         named = f"samples {', '.join(map(str, samples[:8]))}{', …' if len(samples) > 8 else ''}"
         where = f"epoch {epoch}, batch {batch}, {named if mine else 'on another process'}"
         if before_backward and (epoch, batch) == self.place:  # nothing is spoilt yet

@@ -252,7 +252,7 @@ def teacher_config(cfg: DictConfig, network: DictConfig, recipe: DictConfig) -> 
             own[key] = recipe[key]
         own.teachers = None
         own.data.batch_size = recipe.batch_size
-        own.data.views = None  # the student's schedule
+        own.data.views, own.data.crops_per_decode = None, 1  # the student's schedule
         own.trainer.update(recipe.trainer)
         own.method = {"_target_": "tutelage.multilabel.methods.supervised.Supervised"}
         own.seed = SEED

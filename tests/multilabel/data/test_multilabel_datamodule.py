@@ -8,10 +8,10 @@ import pytest
 import torch
 from lightning import Trainer
 
-from tutelage.core.batches import PADDING
+from tutelage.core.batches import PADDING, Key
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.multilabel.data import datamodule as module
-from tutelage.multilabel.data.datamodule import LoaderConfig, MultilabelDataModule
+from tutelage.multilabel.data.datamodule import ImageDataset, LoaderConfig, MultilabelDataModule, merge
 from tutelage.multilabel.data.source import Batch, Boxes, SkippedImage
 from tutelage.multilabel.data.table import Table
 from tutelage.multilabel.data.transforms import Augment
@@ -52,6 +52,25 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
         torch.equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)
     )
+
+
+class Written(Drawn):
+    """Writes down which pictures are decoded, in whatever process."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def image(self, index: int) -> torch.Tensor:
+        with self.path.open("a") as out:
+            out.write(f"{index}\n")
+        return super().image(index)
+
+    def decoded(self) -> list[int]:
+        """Return what was decoded since the last call."""
+        found = [int(line) for line in self.path.read_text().split()]
+        self.path.write_text("")
+        return found
 
 
 def test_evaluation_counts_each_sample_once_in_order() -> None:
@@ -136,6 +155,77 @@ def test_workers_and_cache_change_no_bit(augment: Augment, loading: dict) -> Non
     assert same(list(other.val_dataloader()), list(plain.val_dataloader()))
 
 
+CROPS = {"crops_per_decode": 2, "crops_buffer": 8, "batch_size": 2}  # 5 steps of 11 pictures
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, CROP])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_a_picture_is_decoded_once_for_all_its_crops(tmp_path: Path, augment: Augment, workers: int) -> None:
+    source = Written(tmp_path / "decoded")
+    loader = data(source, augment=augment, workers=workers, **CROPS).train_dataloader()
+    source.decoded()  # the first few, to tell how large they are
+    for _ in range(2):
+        batches = list(loader)
+        assert [len(batch.index_B) for batch in batches] == [2] * 5
+        found = source.decoded()
+        assert sorted(found) == sorted({int(index) for batch in batches for index in batch.index_B})
+        assert len(found) == 6  # 10 samples: two views of four pictures, and one of two
+        usual = ImageDataset(source, decode=source.image, augment=augment, resolution=16, device=torch.device("cpu"))
+        for (index, view), image in views(batches).items():
+            assert torch.equal(image, usual[Key(index, view)][0])
+        source.decoded()
+
+
+def test_crops_are_the_same_in_any_number_of_processes() -> None:
+    def rows(rank: int, world_size: int) -> list[list[tuple[int, int]]]:
+        module = data(**CROPS)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        module.trainer = SimpleNamespace(  # type: ignore[assignment]
+            strategy=strategy, global_rank=rank, world_size=world_size, max_epochs=2
+        )
+        return [[*views([batch])] for batch in module.train_dataloader()]
+
+    for whole, first, second in zip(rows(0, 1), rows(0, 2), rows(1, 2), strict=True):
+        assert sorted(first + second) == sorted(whole)
+
+
+def test_crops_that_leave_pictures_out_at_the_end_are_said() -> None:
+    module = data(**CROPS)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, max_epochs=5)  # type: ignore[assignment]
+    with pytest.warns(UserWarning, match=r"the last 1 of trainer\.max_epochs=5 show only some; give a multiple of 2"):
+        module.train_dataloader()
+
+
+def test_crops_that_memory_will_not_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "memory", lambda: 2 * 8 * 3 * 16 * 16)
+    data(**CROPS).train_dataloader()  # 8 squares at 16
+    with pytest.raises(ConfigError, match=r"data\.crops_buffer: the pictures need about"):
+        data(augment=CROP, **CROPS).train_dataloader()  # 8 whole pictures
+
+
+@pytest.mark.parametrize(
+    ("loading", "key"),
+    [
+        ({"crops_per_decode": 0}, "crops_per_decode"),
+        ({"crops_per_decode": 2, "cache": "memory"}, "crops_per_decode: 2 gains nothing"),
+        ({"crops_per_decode": 2, "crops_buffer": 3}, "crops_buffer: 3 pictures are fewer than a batch"),
+    ],
+)
+def test_crops_that_cannot_be(loading: dict, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.{key}"):
+        data(**loading)
+
+
+def test_an_error_of_one_part_is_the_whole_batchs() -> None:
+    (batch, other) = data().train_dataloader()
+    error = DataError("a.jpg", "truncated", "restore it")
+    assert merge([batch, error], pin_memory=False) is error
+    both = merge([batch, other], pin_memory=False)
+    assert isinstance(both, Batch)
+    assert all(torch.equal(whole, torch.cat(parts)) for whole, *parts in zip(both, batch, other, strict=True))
+
+
 def test_device_cache_needs_no_workers() -> None:
     cached = data(cache="device", workers=3)
     assert cached.val_dataloader().num_workers == 0
@@ -154,17 +244,18 @@ def test_device_cache_lies_on_the_trainers_device() -> None:
     assert [tuple(batch.images_BCHW.shape) for batch in batches] == [(4, 3, 16, 16), (4, 3, 16, 16), (3, 3, 16, 16)]
 
 
-def test_resume_inside_an_epoch_goes_on_with_the_next_batch() -> None:
-    whole = data().train_dataloader()
+@pytest.mark.parametrize("crops", [{}, {"crops_per_decode": 2, "crops_buffer": 8}])
+def test_resume_inside_an_epoch_goes_on_with_the_next_batch(crops: dict) -> None:
+    whole = data(**crops).train_dataloader()
     expected = list(whole) + list(whole)
     for stop in range(1, 4):
-        loader, seen = data().train_dataloader(), []
+        loader, seen = data(**crops).train_dataloader(), []
         while len(seen) < stop:
             for batch in loader:
                 seen.append(batch)
                 if len(seen) == stop:
                     break
-        resumed = data().train_dataloader()
+        resumed = data(**crops).train_dataloader()
         resumed.load_state_dict(loader.state_dict())
         while len(seen) < 4:
             seen.extend(resumed)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.core.batches import PADDING
+from tutelage.core.batches import PADDING, Key
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.prompts import View
@@ -82,7 +82,7 @@ def test_answers_in_step_counts_over_ranks_and_passes(world_size: int, micro_row
         of_ranks = [batches.epoch(epoch) for batches in ranks]
         assert {len(passes) for passes in of_ranks} == {len(ranks[0])}  # ranks wait for each other
         for start in range(0, len(ranks[0]), ranks[0].passes):
-            rows = [row for passes in of_ranks for one in passes[start : start + ranks[0].passes] for row, _ in one]
+            rows = [row for passes in of_ranks for one in passes[start : start + ranks[0].passes] for row, *_ in one]
             rows = [row for row in rows if row != PADDING]
             expected = sum(answers[row] for row in rows)
             assert {ranks[0].answers_in_step(epoch, row) for row in rows} == {expected}
@@ -97,7 +97,7 @@ def test_every_row_is_in_every_epoch_once(world_size: int, micro_rows: int, size
     stages = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     ranks = plans(stages, step_rows=8, micro_rows=micro_rows, world_size=world_size)
     for epoch in range(3):
-        rows = [row for batches in ranks for one in batches.epoch(epoch) for row, _ in one if row != PADDING]
+        rows = [row for batches in ranks for one in batches.epoch(epoch) for row, *_ in one if row != PADDING]
         assert sorted(rows) == list(range(sum(sizes)))
         steps = np.concatenate(ranks[0].steps(epoch)).tolist()
         assert [sorted(steps[stage.start : stage.stop]) for stage in stages] == [list(stage) for stage in stages]
@@ -118,7 +118,7 @@ def test_a_pass_holds_no_more_rows_than_its_budget(tmp_path: Path) -> None:
 def test_a_filler_carries_no_loss(tmp_path: Path) -> None:
     module = datamodule(tmp_path)
     rows = module.train_dataloader().dataset
-    batch = module.collate([rows[PADDING, 0]])
+    batch = module.collate([rows[Key(PADDING, 0)]])
     assert (batch.num_tokens, batch.answers_in_step) == (1, 1)
     assert batch.target_BT.tolist() == [[IGNORED]]
 

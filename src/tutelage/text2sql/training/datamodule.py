@@ -138,12 +138,12 @@ class RowBatches:
         return [rows[start : start + self.step_rows] for start in range(0, len(rows), self.step_rows)]
 
     def epoch(self, epoch: int) -> list[list[Key]]:
-        """Return this rank's passes of an epoch, as (row, epoch); a row of PADDING is a filler."""
+        """Return this rank's passes of an epoch, as (row, epoch)."""
         passes: list[list[Key]] = []
         for rows in self.steps(epoch):
             whole = np.full(-(-len(rows) // self.world_size) * self.world_size, PADDING)
             whole[: len(rows)] = rows
-            mine = [(row, epoch) for row in whole[self.rank :: self.world_size].tolist()]
+            mine = [Key(row, epoch) for row in whole[self.rank :: self.world_size].tolist()]
             passes += [mine[start : start + self.micro_rows] for start in range(0, len(mine), self.micro_rows)]
         return passes
 
@@ -166,8 +166,8 @@ class Rows(Dataset[tuple[list[Tree], int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tree], int]:
-        row, epoch = key
+    def __getitem__(self, key: Key) -> tuple[list[Tree], int]:
+        row, epoch = key.sample, key.view
         if row == PADDING:
             return [Tree((), (FILLER,))], 0
         trees = [
@@ -199,8 +199,8 @@ class QuestionIndices(Dataset[int]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: tuple[int, int]) -> int:
-        return key[0]
+    def __getitem__(self, key: Key) -> int:
+        return key.sample
 
 
 class Text2SqlDataModule(LightningDataModule):
