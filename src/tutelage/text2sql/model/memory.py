@@ -18,18 +18,24 @@ class Memory:
         weights: The model, adapter included.
         training: Gradients and AdamW's moments, fp32.
         activations: What the forward pass keeps for the backward pass.
-        loss: The logits of a chunk, their gradient and their bf16 copy.
+        copies: bf16 copies of the trained layers' weights, until the backward pass has used them.
+        loss: The logits of a chunk, their gradient and their bf16 copy; where the output layer is trained, also its
+            bf16 copy and a second gradient of it, before the two are added up.
+        update: What AdamW's step takes for itself, when activations and loss are freed: the root of all second
+            moments (``foreach``, torch's default on CUDA; Lightning clips no gradients with ``fused``).
     """
 
     weights: float
     training: float
     activations: float
+    copies: float
     loss: float
+    update: float
 
     @property
     def total(self) -> float:
-        """All of it, and what CUDA takes."""
-        return self.weights + self.training + self.activations + self.loss + CONTEXT
+        """The peak of a step, and what CUDA takes."""
+        return self.weights + self.training + max(self.activations + self.copies + self.loss, self.update) + CONTEXT
 
 
 def estimate(
@@ -56,12 +62,22 @@ def estimate(
     if rank is None:
         trained = in_layers + embeddings
         weights, residual = 4.0 * trained, 4
+        copies = 2.0 * (in_layers / layers if checkpointing else in_layers)
+        output_layer = (2 + 4) * text.vocab_size * hidden
     else:
         trained = layers * sum(rank * (i + o) for i, o in linear)
         weights, residual = in_layers * (FOUR_BITS if four_bits else 2) + 2 * embeddings + 4 * trained, 2
+        copies, output_layer = 0.0, 0
     # Counted by tests/text2sql/model/test_memory.py. The norms keep their input in fp32, attention its inputs and
     # output, the MLP four tensors, and each adapter its input's projection.
     of_token = (16 + 4 * residual) * hidden + 4 * keys + 8 * inner + 4 * text.num_attention_heads + 8
     of_token += 0 if rank is None else 2 * rank * len(linear)
     kept = layers * residual * hidden + of_token if checkpointing else layers * of_token
-    return Memory(weights, 12.0 * trained, float(tokens * kept), 2.5 * CHUNK_BYTES_ELSEWHERE)
+    return Memory(
+        weights=weights,
+        training=12.0 * trained,
+        activations=float(tokens * kept),
+        copies=copies,
+        loss=2.5 * CHUNK_BYTES_ELSEWHERE + output_layer,
+        update=4.0 * trained,
+    )
