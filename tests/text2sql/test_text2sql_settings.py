@@ -71,7 +71,7 @@ def test_each_setting_on_databases_is_tried() -> None:
     assert files == set(NAMES)
 
 
-@pytest.mark.slow  # half a minute each
+@pytest.mark.slow  # ten seconds each
 @pytest.mark.parametrize("name", NAMES)
 def test_three_steps(name: str, compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     """What the machine and the hour do not allow is set as a user would set it; the rest is the setting's own."""

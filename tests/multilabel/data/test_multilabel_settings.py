@@ -44,8 +44,8 @@ def test_three_steps(name: str, compose_config: Callable[..., DictConfig], tmp_p
     (tmp_path / "data").mkdir()
     TREES[name](tmp_path / "data")
     small = [
-        f"data.root={tmp_path / 'data'}", "data.resolution=64", "data.batch_size=4", "data.workers=0",
-        "model.teacher.weights=none", "model.student.weights=none", "trainer.precision=32-true",
+        f"data.root={tmp_path / 'data'}", "data.resolution=64", "data.batch_size=4", "teacher.batch_size=4",
+        "data.workers=0", "model.teacher.weights=none", "model.student.weights=none", "trainer.precision=32-true",
         "trainer.accelerator=cpu", "trainer.max_steps=3", "trainer.progress_bar=false", "trainer.log_every_n_steps=1",
     ]  # fmt: skip
     cfg = compose_config(f"experiment={name}", *small)
