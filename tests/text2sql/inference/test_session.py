@@ -59,6 +59,17 @@ def test_an_error_ends_nothing(run: SimpleNamespace, session: Session, capsys: p
         assert said in out, said
 
 
+def test_a_repair_that_the_model_cannot_read_is_not_asked_for(run: SimpleNamespace, session: Session) -> None:
+    """The fixture's model reads 1,000 tokens; the question alone fits, and its failed query does not."""
+    run.answers = ["SELECT cost FROM item -- " + "and so on " * 300, "SELECT price FROM item"]
+    with pytest.warns(UserWarning, match="longer than 980 tokens"):
+        reply = session.ask("What does the lamp cost?")
+    assert reply.result.error == "no such column: cost" and reply.sql.startswith("SELECT cost FROM item")
+    assert run.answers == ["SELECT price FROM item"]  # a short one would have been repaired with it
+    run.answers.insert(0, "SELECT cost FROM item")
+    assert session.ask("What does the lamp cost?").sql == "SELECT price FROM item"
+
+
 def test_a_query_is_edited_and_written_nowhere(
     run: SimpleNamespace,
     session: Session,

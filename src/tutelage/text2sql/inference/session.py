@@ -99,7 +99,7 @@ class Session:
         tokenizer = self._run.model.tokenizer
         context = self._run.model.causal.config.get_text_config().max_position_embeddings
         self._answerer.check(tokenizer, [example], context=context)
-        (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example])
+        (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example], context=context)
         if not answer.sql:
             raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
         return answer
