@@ -6,6 +6,7 @@ Without a question it stays, and answers one after the other. ``database=other.s
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from tutelage.text2sql.inference.session import LoadedRun
 
 
-def load_run(folder: Path, *, device: str) -> "LoadedRun":
+def load_run(folder: Path, *, device: str, trusted: Collection[str]) -> "LoadedRun":
     """Open a run; the libraries of its model take seconds to load, so they wait until the command line is checked."""
     from tutelage.text2sql import task
 
-    return task.load_run(folder, device=device)
+    return task.load_run(folder, device=device, trusted=trusted)
 
 
 def main() -> None:

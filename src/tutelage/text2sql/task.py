@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -526,13 +526,18 @@ def as_metrics(name: str, found: Accuracy) -> Metrics:
     return {f"{name}{part}": value for part, value in parts.items()}
 
 
-def load_run(folder: Path, *, device: str) -> LoadedRun:
+def load_run(folder: Path, *, device: str, trusted: Collection[str] = ()) -> LoadedRun:
     """Open a finished run's folder, to ask its model.
+
+    Args:
+        folder: The run's.
+        device: Where its model goes.
+        trusted: Packages, beside this one, whose classes the run's config may name.
 
     Raises:
         ConfigError: No run, one that is not finished, or one of another task.
     """
-    cfg = run_folder.load_config(folder)
+    cfg = run_folder.load_config(folder, trusted=trusted)
     if task_class(cfg) is not Text2SqlTask:
         raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
     fit_to_machine(cfg)

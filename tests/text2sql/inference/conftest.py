@@ -1,6 +1,6 @@
 """Fixtures of asking: a database and a run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +32,9 @@ def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
         def generate(self, requests: Sequence[Request], decoding: object) -> list[list[str]]:
             return [[made.answers.pop(0)] for _ in requests]
 
-    def load_run(folder: Path, *, device: str) -> LoadedRun:
+    def load_run(folder: Path, *, device: str, trusted: Collection[str] = ()) -> LoadedRun:
+        made.trusted = trusted
+
         answerer = Answerer(
             made.source,
             prompt=Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=500),

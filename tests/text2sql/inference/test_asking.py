@@ -41,6 +41,14 @@ def test_a_command_line_that_cannot_be(arguments: list[str], message: str) -> No
         parse(arguments)
 
 
+def test_a_package_of_ones_own_is_trusted(run: SimpleNamespace) -> None:
+    run.answers = ["SELECT name FROM item", "SELECT name FROM item"]
+    ask(parse([f"run={run.folder}", "What is there?"]), run.load_run)
+    assert run.trusted == ()
+    ask(parse([f"run={run.folder}", "trust=mine,theirs", "What is there?"]), run.load_run)
+    assert run.trusted == ("mine", "theirs")
+
+
 def test_query_and_rows_are_printed(run: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     run.answers = ["```sql\nSELECT name, price FROM item\n```"]
     ask(AskSettings(run=run.folder, question="What is there?", rows=2), run.load_run)

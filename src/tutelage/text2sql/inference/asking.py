@@ -34,6 +34,7 @@ class AskSettings:
         web: Serve a page instead.
         host: Where the page is served; beyond this machine it asks for a token.
         port: Of the page; 0 takes any that is free.
+        trust: Packages, with commas between them, whose classes the run's config may name.
     """
 
     run: Path
@@ -45,6 +46,7 @@ class AskSettings:
     web: bool = False
     host: str = "127.0.0.1"
     port: int = 7860
+    trust: str = ""
 
 
 def parse(arguments: Sequence[str]) -> AskSettings:
@@ -114,7 +116,8 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
     from tutelage.text2sql.inference.session import LIMITS, Session, record
     from tutelage.text2sql.inference.terminal import converse, print_answer
 
-    run = load_run(settings.run, device="cuda" if torch.cuda.is_available() else "cpu")
+    trusted = tuple(name for name in settings.trust.split(",") if name)
+    run = load_run(settings.run, device="cuda" if torch.cuda.is_available() else "cpu", trusted=trusted)
     source, db_id = choose_database(run.answerer.source, settings, store=run.answerer.store)
     with Executor(workers=1, limits=LIMITS) as executor:
         session = Session(run, source=source, db_id=db_id, executor=executor)
