@@ -65,8 +65,8 @@ def test_runtime_arguments_win() -> None:
             "engine.fuel: 'coal': .*'petrol' or 'diesel'",
         ),
         ({"engine": {"_target_": f"{HERE}.Engine"}}, "car.engine: .*missing a required argument: 'power'"),
-        ({"_target_": f"{HERE}.Cra"}, "car._target_: nothing is called"),
-        ({"_target_": "no_such_package.Car"}, "car._target_: nothing is called no_such_package.Car"),
+        ({"_target_": f"{HERE}.Cra"}, "car._target_: there is no class"),
+        ({"_target_": "no_such_package.Car"}, "car._target_: there is no class no_such_package.Car"),
     ],
 )
 def test_slips_are_named(values: dict[str, object], says: str) -> None:

@@ -59,9 +59,12 @@ def test_no_traceback_and_exit_status_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["against={a}"], "against: two finished runs are compared as they are. Give run=… against=… and no more."),
+        (
+            ["against={a}"],
+            "against: two finished runs are compared as they are. Give run=… and against=…, and nothing else.",
+        ),
         (["run={a}", "against={a}", "seed=2"], "against: two finished runs are compared as they are."),
-        (["run={a}", "against={a}/no"], "/a/no is no run folder. Give the folder of a run."),
+        (["run={a}", "against={a}/no"], "/a/no is not a run folder. Give the folder of a run."),
     ],
 )
 def test_two_runs_to_compare_are_given_whole(given: list[str], says: str, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_our_own_runs_load(choices: list[str], compose_config: Compose, tmp_path
     [
         ("os.system", r"code of another package, loss._target_=os.system.* add trust=os"),
         ("my_package.Loss", r"if you know this run and trust my_package, add trust=my_package"),
-        ("tutelage.core.store.write_atomically", "which is no class of ours"),
-        ("tutelage.core.launch.subprocess.Popen", "which is no class of ours"),
+        ("tutelage.core.store.write_atomically", "which is not a class of this project"),
+        ("tutelage.core.launch.subprocess.Popen", "which is not a class of this project"),
         ("tutelage.text2sql.own.Own", r"another version: loss._target_=.* is now tutelage.text2sql.data.own.Own"),
         ("tutelage.multilabel.losses.Gone", r"is gone. Use the version that made it"),
     ],

@@ -101,7 +101,7 @@ def test_half_precision_of_a_gpu_is_scored_in_full_precision(run: Path) -> None:
         ("data.num_tests=3", r"data.num_tests: the run has no such key. Did you mean data.num_test\?"),
         ("data.num_test=many", r"data.num_test: 'many'"),
         ("data.num_test=1,2", r"data.num_test: data.num_test=1,2 cannot be used on a finished run"),
-        ("scoring.threshold=2", r"scoring.threshold: 2.* is no probability"),
+        ("scoring.threshold=2", r"scoring.threshold: 2.* is not a probability"),
         ("scoring.split=dev", r"scoring.split: 'dev'"),
         ("nonsense", r"nonsense: "),
     ],

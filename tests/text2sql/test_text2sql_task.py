@@ -355,7 +355,7 @@ def test_two_runs_are_compared_on_the_questions_of_both(tmp_path: Path, capsys: 
     ]
     assert "Left out, since only one of them was asked: 1." in printed
 
-    with pytest.raises(DataError, match="were not asked one same question"):
+    with pytest.raises(DataError, match="have no question in common"):
         compare(first, finished_run("other", "11111110?", gold="SELECT 2"))
     (first / ".hydra" / "config.yaml").write_text("task: {_target_: tutelage.multilabel.task.MultilabelTask}\n")
     with pytest.raises(ConfigError, match="is a run of another task"):

@@ -31,7 +31,7 @@ def parse_arguments(arguments: Sequence[str], wanted: type[Wanted], *, usage: st
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals:
-            raise ConfigError(argument, "is no key=value", usage)
+            raise ConfigError(argument, "is not of the form key=value", usage)
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}? " if near else ""

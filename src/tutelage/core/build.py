@@ -126,7 +126,7 @@ def _locate(name: str | None, where: str) -> Callable[..., Any]:
             isinstance(error, ModuleNotFoundError) and _is_part(error.name, name)
         ):
             raise  # the module is there and fails: its own traceback tells more than we could
-        raise ConfigError(f"{where}._target_", f"nothing is called {name} ({error})", "correct the name") from None
+        raise ConfigError(f"{where}._target_", f"there is no class {name} ({error})", "correct the name") from None
     return target
 
 

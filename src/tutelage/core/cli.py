@@ -202,10 +202,12 @@ def _is_run(folder: Path) -> bool:
 def _two_runs(overrides: list[str]) -> tuple[FinishedRun, Path]:
     given, rest = _take(overrides, "run", "against", "trust")
     if rest or not {"run", "against"} <= given.keys():
-        raise ConfigError("against", "two finished runs are compared as they are", "give run=… against=… and no more")
+        raise ConfigError(
+            "against", "two finished runs are compared as they are", "give run=… and against=…, and nothing else"
+        )
     for key in ("run", "against"):
         if not _is_run(Path(given[key])):
-            raise ConfigError(key, f"{given[key]} is no run folder", "give the folder of a run")
+            raise ConfigError(key, f"{given[key]} is not a run folder", "give the folder of a run")
     finished = _finished_run([text for text in overrides if not text.startswith("against=")])
     assert finished is not None
     return finished, Path(given["against"])
@@ -293,7 +295,7 @@ def _check_task(cfg: DictConfig) -> None:
         tasks = {path.stem: tasks_of(path) for path in sorted(folder.glob("*.yaml"))}
         for name in str(choice).split("+"):
             if tasks.get(name) and task not in tasks[name]:
-                hint = f"choose from: {', '.join(_fitting(folder, task))}; or take task={'|'.join(sorted(tasks[name]))}"
+                hint = f"choose from: {', '.join(_fitting(folder, task))}; or use task={'|'.join(sorted(tasks[name]))}"
                 raise ConfigError(group, f"{name} is not for task={task}", hint)
 
 

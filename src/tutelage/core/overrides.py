@@ -97,7 +97,7 @@ def _task(cfg: DictConfig) -> str:
     for path in sorted((CONF / "task").glob("*.yaml")):
         if OmegaConf.select(OmegaConf.load(path), "task._target_") == cfg.task._target_:
             return path.stem
-    raise ConfigError("run", f"{cfg.task._target_} is no task of conf/task", "give single keys instead of a group")
+    raise ConfigError("run", f"{cfg.task._target_} is not a task of conf/task", "give single keys instead of a group")
 
 
 def _set(cfg: DictConfig, override: Override) -> None:

@@ -91,7 +91,7 @@ def load_config(folder: Path, *, trusted: Collection[str] | None = ()) -> DictCo
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise ConfigError("run", f"{folder} is no run folder (it has no {CONFIG})", "give the folder of a run")
+        raise ConfigError("run", f"{folder} is not a run folder (it has no {CONFIG})", "give the folder of a run")
     try:
         saved = OmegaConf.load(path)
     except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
@@ -140,7 +140,9 @@ def _check_targets(saved: DictConfig, *, folder: Path, trusted: Collection[str])
         # A name may lead out of the package (tutelage.core.launch.os.system), and functions may write anywhere.
         if not inspect.isclass(found) or found.__module__.split(".")[0] != "tutelage":
             raise ConfigError(
-                "run", f"{folder} names {where}._target_={target}, which is no class of ours", "do not use this run"
+                "run",
+                f"{folder} names {where}._target_={target}, which is not a class of this project",
+                "do not use this run",
             )
     if moved:
         raise ConfigError("run", f"{folder} was made by another version: {'; '.join(moved)}", _other_version(folder))
@@ -206,7 +208,7 @@ def check_checkpoint(path: Path, *, task: str) -> None:
     hint = f"delete {path} to start over; {BEST} beside it, if there, is not touched"
     content = read_checkpoint(path, hint=hint)
     if not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise RunError(str(path), "a checkpoint of something else", hint)
+        raise RunError(str(path), "not a checkpoint of a run", hint)
     theirs = content.get("callbacks", {}).get("LastCheckpoint", {}).get("task", task)
     if theirs != task:
         raise RunError(str(path), f"a checkpoint of {theirs}, and this is a run of {task}", hint)
@@ -223,7 +225,7 @@ def read_checkpoint(path: Path, *, hint: str) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise RunError(str(path), f"not a whole checkpoint ({_first_line(error)})", hint) from None
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise RunError(str(path), "a checkpoint of something else", hint)
+        raise RunError(str(path), "not a checkpoint of a run", hint)
     return content
 
 

@@ -33,7 +33,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise ConfigError("scoring.threshold", f"{self.threshold} is no probability", "give one between 0 and 1")
+            raise ConfigError("scoring.threshold", f"{self.threshold} is not a probability", "give one between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

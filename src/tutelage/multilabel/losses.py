@@ -78,7 +78,9 @@ class Asl(TaskLoss):
         _at_least("loss.gamma_positive", gamma_positive, 0)
         _at_least("loss.gamma_negative", gamma_negative, 0)
         if not 0 <= margin < 1:
-            raise ConfigError("loss.margin", f"{margin} is no shift of a probability", "give a number in [0, 1)")
+            raise ConfigError(
+                "loss.margin", f"{margin} is not in [0, 1)", "give the amount by which probabilities are shifted"
+            )
         self.gamma_positive = gamma_positive
         self.gamma_negative = gamma_negative
         self.margin = margin

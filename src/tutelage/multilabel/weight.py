@@ -26,7 +26,11 @@ class Weighting:
 
     def __post_init__(self) -> None:
         if self.calibration_steps < 1:
-            raise ConfigError("method.weight.calibration_steps", f"{self.calibration_steps} is no length", "give 1 up")
+            raise ConfigError(
+                "method.weight.calibration_steps",
+                f"{self.calibration_steps} is not a number of steps",
+                "give 1 or more",
+            )
         if self.ramp_steps < 0:
             raise ConfigError("method.weight.ramp_steps", f"{self.ramp_steps} is negative", "give 0 for no ramp")
 

@@ -110,8 +110,9 @@ class Text2SqlTask(Task):
             return
         if self.prompt.values == "inline":
             warnings.warn(
-                "prompt.values=inline writes what matches a question into the schema, so prompts about a database part "
-                "early and share little: data.prefix=shared saves next to nothing (take prompt.values=after)",
+                "prompt.values=inline writes what matches a question into the schema, so prompts about a "
+                "database differ early and share little: data.prefix=shared saves next to nothing "
+                "(use prompt.values=after)",
                 stacklevel=2,
             )
         if isinstance(self.adapter, Lora) and self.adapter.dropout:
@@ -140,12 +141,12 @@ class Text2SqlTask(Task):
             raise ConfigError(
                 "adapter",
                 "weights in 4 bits cannot be spread over devices",
-                "take trainer=gpus, which holds the quantised model on each, or adapter=lora with trainer=fsdp",
+                "use trainer=gpus, which holds the quantised model on each, or adapter=lora with trainer=fsdp",
             )
         if options.ema_decay is not None:
             raise ConfigError(
                 "trainer.ema_decay",
-                "checkpoints of a language model hold what is trained alone, and could not bring averages back",
+                "checkpoints of a language model hold the trained weights only, so averages could not be restored",
                 "set it to null",
             )
 
@@ -153,14 +154,14 @@ class Text2SqlTask(Task):
         if self.cfg.trainer.devices > 1 or self.cfg.report.base:
             raise ConfigError(
                 "inference.engine",
-                "vllm holds one model on one device, so it cannot follow several processes, or score other models",
+                "vllm holds one model on one device: it cannot be used with several processes, or score other models",
                 "set inference.engine=transformers, or trainer.devices=1 and report.base=false",
             )
         if isinstance(self.model_spec, Pretrained) and self.model_spec.source()[1] and not self.adapter.trains_all:
             raise ConfigError(
                 "inference.engine",
-                "vllm cannot put an adapter on a GGUF file",
-                "set inference.engine=transformers, or take the model's Hugging Face folder",
+                "vllm cannot load an adapter onto a GGUF file",
+                "set inference.engine=transformers, or give the model's Hugging Face folder",
             )
 
     def prepare(self) -> None:
@@ -416,7 +417,9 @@ class Text2SqlTask(Task):
                 "SQL: model=qwen2_5_coder_0_5b, or model=smollm2_135m model.path=<folder>",
             )
         if isinstance(task.prompt, Bare):
-            raise ConfigError("prompt", "bare shows no schema, which an untrained model has not learned", "prompt=ddl")
+            raise ConfigError(
+                "prompt", "bare shows no schema, and an untrained model has not learned it", "use prompt=ddl"
+            )
         tested = task._test_questions()
         _check_any(tested)
         notes = {"seeds": 0, "explored_pairs": 0, "explored_in": "nothing was explored", "test": len(tested)}

@@ -56,5 +56,5 @@ def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
         export_run(ExportSettings(run=tmp_path, out=tmp_path, onnx=False))
     config = run / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("multilabel.task.MultilabelTask", "text2sql.task.Text2SqlTask"))
-    with pytest.raises(ConfigError, match="is no run of task=multilabel"):
+    with pytest.raises(ConfigError, match="is not a run of task=multilabel"):
         export_run(ExportSettings(run=run, out=run / "export", onnx=False))

@@ -53,7 +53,7 @@ def test_thinning_is_a_function_of_the_seed_and_keeps_the_order() -> None:
 
 
 def test_what_cannot_be_mixed() -> None:
-    with pytest.raises(ConfigError, match=r"method\.seed_share: 0\.5 of no seeds"):
+    with pytest.raises(ConfigError, match=r"method\.seed_share: 0\.5 of the seed questions, and there are none"):
         DbExplore(seed_share=0.5).stages([], pairs(3), seed=1)
     with pytest.raises(ConfigError, match="neither seeds nor explored pairs"):
         DbExplore().stages([], [], seed=1)

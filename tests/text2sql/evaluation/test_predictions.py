@@ -78,7 +78,7 @@ def test_nul_bytes_are_kept(tmp_path: Path) -> None:
         ("p.sql", "", "1 predictions for 3|0 predictions for 3"),
         ("p.sql", "a\tzoo\nb\tzoo\nc\tshop", "line 1 is for zoo, but question 10 asks shop"),
         ("p.json", {"10": "a", "11": "b"}, "lacks 1 of 3 questions, such as 12"),
-        ("p.json", {"10": "a", "11": "b", "99": "c"}, "1 ids that are no question's, such as 99"),
+        ("p.json", {"10": "a", "11": "b", "99": "c"}, "1 ids that belong to no question, such as 99"),
         ("p.json", {"10": f"a{BIRD_SEPARATOR}zoo", "11": "b", "12": "c"}, "10 is for zoo"),
         ("p.json", {"10": ["a"], "11": "b", "12": "c"}, "10 is a list"),
         ("p.json", "3", "holds int"),

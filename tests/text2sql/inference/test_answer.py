@@ -137,7 +137,7 @@ def test_a_repair_that_the_model_cannot_read_is_not_asked_for(source, executor, 
     long = "SELECT cost FROM item -- " + "and so on " * 200
     engine = Scripted({"q/0": [long], "q/1": ["SELECT cost FROM item"], "q/1#1": ["SELECT price FROM item"]})
     prompts = [len(asking.encode(tokenizer, question).prompt_ids) for question in QUESTIONS]
-    with pytest.warns(UserWarning, match="1 queries that fail are not repaired"):
+    with pytest.warns(UserWarning, match="queries that fail and are not repaired: 1"):
         first, second = asking.answer(engine, tokenizer, QUESTIONS, context=max(prompts) + 200)
     assert (first.sql, len(first.candidates)) == (long.partition(" --")[0], 1) or first.sql == long.strip()
     assert second.sql == "SELECT price FROM item"

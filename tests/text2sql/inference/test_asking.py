@@ -127,5 +127,5 @@ def test_json_for_programs(run: SimpleNamespace, capsys: pytest.CaptureFixture[s
     found = json.loads(capsys.readouterr().out)
     assert found["columns"] == ["name", "price"] and found["rows"] == [["[red] Lamp", 5], [None, 9]]
     assert (found["num_rows"], found["status"], found["sql"]) == (3, "ok", "SELECT name, price FROM item")
-    with pytest.raises(ConfigError, match="a session is for people"):
+    with pytest.raises(ConfigError, match="format=json answers one question"):
         ask(AskSettings(run=run.folder, format="json"), run.load_run)

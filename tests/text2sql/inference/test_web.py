@@ -84,7 +84,7 @@ def test_an_address_that_cannot_be_used(run: SimpleNamespace) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="cannot be used"):
             check_page("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(ConfigError, match="a page is asked there"):
+    with pytest.raises(ConfigError, match="questions are asked on the page"):
         ask(AskSettings(run=run.folder, question="Q?", web=True), run.load_run)
 
 

@@ -1,4 +1,4 @@
-"""Packing changes nothing, adapters come back, and what is no model is refused in words."""
+"""Packing changes nothing, adapters come back, and what is not a model is refused by name."""
 
 import warnings
 from pathlib import Path
@@ -171,9 +171,9 @@ def test_tiny_is_found_again_and_copies_names(tiny: Path) -> None:
     [
         (lambda at: at / "nothing", "model.path", "nothing at"),
         (lambda at: (at / "empty").mkdir() or at / "empty", "model.path", "neither config.json"),
-        (lambda at: (at / "x.gguf").write_bytes(b"MZ\0\0") and at / "x.gguf", "model.path", "is no GGUF file"),
+        (lambda at: (at / "x.gguf").write_bytes(b"MZ\0\0") and at / "x.gguf", "model.path", "is not a GGUF file"),
         (lambda at: (at / "x.gguf").write_bytes(b"GGUF\3\0\0\0") and at / "x.gguf", "model.path", "cut off"),
-        (lambda at: (at / "config.json").write_text("{}") and at, "model.path", "is no model"),
+        (lambda at: (at / "config.json").write_text("{}") and at, "model.path", "is not a model"),
     ],
     ids=["nothing", "empty folder", "another file", "a header and no more", "another config"],
 )

@@ -120,7 +120,9 @@ def create_backbone(
         **creation_options(name, resolution=resolution, output_stride=output_stride, where=where)
     }
     if not 0 <= drop_path < 1:
-        raise ConfigError(f"{where}.drop_path", f"{drop_path} is no chance below 1", "give 0 for none; 0.1 is mild")
+        raise ConfigError(
+            f"{where}.drop_path", f"{drop_path} is not a probability below 1", "give 0 for none; 0.1 is mild"
+        )
     if drop_path:  # not every network knows the word
         options["drop_path_rate"] = drop_path
     try:
@@ -287,7 +289,7 @@ def _layout(model: Backbone, raw: Tensor, *, where: str) -> tuple[Layout, int, t
             return "tokens", prefix, (side, side)
     raise ConfigError(
         f"{where}.name",
-        f"{type(model).__name__} ends in features of shape {tuple(raw.shape)}, which are no map",
+        f"{type(model).__name__} ends in features of shape {tuple(raw.shape)}, which are not a feature map",
         "choose a network that keeps a map of locations to its end",
     )
 

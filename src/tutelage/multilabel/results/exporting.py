@@ -62,7 +62,7 @@ def open_student(run: Path) -> tuple[Network, tuple[str, ...]]:
         raise ConfigError("run", f"{run} holds no finished run", f"finish it with: python train.py run={run}")
     cfg = load_config(run)
     if not str(cfg.task._target_).startswith("tutelage.multilabel."):
-        raise ConfigError("run", f"{run} is no run of task=multilabel", "give the run of an image classifier")
+        raise ConfigError("run", f"{run} is not a run of task=multilabel", "give the run of an image classifier")
     label_names = tuple(results.read_json(run / results.MANIFEST)["labels"])
     return best_student(cfg, label_names=label_names, checkpoint=run / CHECKPOINTS / BEST), label_names
 

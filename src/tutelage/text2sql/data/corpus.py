@@ -118,7 +118,7 @@ def assemble(
             "give validation questions (data=own: data.val=…), more training questions, or explore more",
         )
     if not test and not held_out:
-        raise ConfigError("data", "nothing to score on", "give test questions, or take method.held_out above 0")
+        raise ConfigError("data", "nothing to score on", "give test questions, or set method.held_out above 0")
     trained = [example for stage in stages for example in stage]
     notes: dict[str, Any] = {
         "seeds": sum(e.source == "seed" for e in trained),

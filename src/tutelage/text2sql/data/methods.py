@@ -10,7 +10,7 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.data.examples import Example
 
-NO_SEEDS = "take method=db_explore, which needs none, or data with training questions"
+NO_SEEDS = "use method=db_explore, which needs none, or data with training questions"
 
 
 class Method(ABC):
@@ -82,7 +82,7 @@ class DbExplore(Method):
                 questions.
         """
         if seed_share is not None and not 0 <= seed_share <= 1:
-            raise ConfigError("method.seed_share", f"{seed_share} is no share", "give a number in [0, 1], or null")
+            raise ConfigError("method.seed_share", f"{seed_share} is not a share", "give a number in [0, 1], or null")
         _check_share("held_out", held_out)
         _check_share("val_share", val_share)
         self.seed_share, self.max_seeds, self.max_pairs, self.max_level = seed_share, max_seeds, max_pairs, max_level
@@ -96,13 +96,19 @@ class DbExplore(Method):
         if self.seed_share is not None:
             share = self.seed_share
             if share and not seeds:
-                raise ConfigError("method.seed_share", f"{share} of no seeds", "give 0 or null: this data has none")
+                raise ConfigError(
+                    "method.seed_share",
+                    f"{share} of the seed questions, and there are none",
+                    "give 0 or null: this data has none",
+                )
             limits = [len(side) / part for side, part in ((kept, share), (pairs, 1 - share)) if part]
             total = min(limits)
             kept = thin(kept, round(total * share), "seeds", seed=seed)
             pairs = thin(pairs, round(total * (1 - share)), "explored", seed=seed)
         if not kept and not pairs:
-            raise ConfigError("method", "neither seeds nor explored pairs are left to train on", "loosen its limits")
+            raise ConfigError(
+                "method", "neither seeds nor explored pairs are left to train on", "raise the limits under method"
+            )
         if not self.curriculum:
             return [kept + pairs]
         levels = sorted({pair.level for pair in pairs})

@@ -80,7 +80,9 @@ def read_records(path: Path, *, where: str, fields: tuple[str, ...]) -> list[dic
         DataError: The file is missing, no JSON, or an item lacks a field.
     """
     if not path.is_file():
-        raise DataError(where, f"no {path.name} in {path.parent}", f"point {where} at what holds {path.name}")
+        raise DataError(
+            where, f"no {path.name} in {path.parent}", f"point {where} at the folder that holds {path.name}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
@@ -90,11 +92,11 @@ def read_records(path: Path, *, where: str, fields: tuple[str, ...]) -> list[dic
     except ValueError as error:
         raise DataError(where, f"{path} is not JSON ({error})", "download or write the file again") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(where, f"{path} is no list of questions", "see docs/ask_your_database.md for the format")
+        raise DataError(where, f"{path} is not a list of questions", "see docs/ask_your_database.md for the format")
     for number, record in enumerate(records):
         for field in fields:
             if not isinstance(record.get(field), str):
-                raise DataError(where, f"item {number} of {path} has no text {field!r}", "add it, or take the item out")
+                raise DataError(where, f"item {number} of {path} has no text {field!r}", "add it, or remove the item")
     return records
 
 

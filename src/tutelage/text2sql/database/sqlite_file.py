@@ -43,7 +43,7 @@ def check_file(path: Path, *, where: str = "database") -> None:
         with path.open("rb") as file:
             header = file.read(100)
     except PermissionError as error:
-        raise DataError(where, f"{path} may not be read", "ask for the right to read it") from error
+        raise DataError(where, f"{path} may not be read by this user", "ask for the right to read it") from error
     if not header:
         raise DataError(where, f"{path} is empty", "give a SQLite file that has tables")
     if not header.startswith(_MAGIC):
@@ -86,12 +86,12 @@ def explain(error: sqlite3.Error, path: Path, *, where: str = "database") -> Dat
         return DataError(
             where,
             f"{path} is damaged, truncated or encrypted ({text})",
-            'copy the file again, or mend it with `sqlite3 broken.sqlite ".recover" | sqlite3 new.sqlite`',
+            'copy the file again, or repair it with `sqlite3 broken.sqlite ".recover" | sqlite3 new.sqlite`',
         )
     if "unable to open" in text or "readonly" in text:
         return DataError(
             where,
-            f"{path} cannot be opened only to read ({text})",
+            f"{path} cannot be opened read-only ({text})",
             "a -wal or -journal file is left beside it: copy all of them to a folder you may write, "
             "open the copy once with the sqlite3 shell, and explore that",
         )

@@ -170,8 +170,8 @@ def _read(path: Path, query: str) -> list[dict[str, Any]]:
     ):
         raise DataError(
             "data.root",
-            f"{path} is no list of objects with {', '.join(fields)}",
-            "choose the data set that this file is of",
+            f"{path} is not a list of objects with {', '.join(fields)}",
+            "choose the data set that this file belongs to",
         )
     return records
 

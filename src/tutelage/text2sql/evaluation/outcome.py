@@ -71,7 +71,7 @@ class Outcome:
 
     Attributes:
         official: Values by metric, as the published scorer gives them; in [0, 1], R-VES's reward up to 1.25.
-        strict: The same with the documented quirks mended.
+        strict: The same with the documented quirks corrected.
         status: By the official first metric.
         status_strict: By the strict one.
         reasons: Where official and strict differ: the quirks at work in this item.

@@ -88,7 +88,7 @@ def _read_text(path: Path) -> str:
     text = content.decode("utf-8-sig", "surrogateescape")
     damaged = sum(bool(_NOT_UTF8.search(line)) for line in text.split("\n"))
     if damaged:
-        warnings.warn(f"{path}: {damaged} lines are not UTF-8; what they hold fails", stacklevel=3)
+        warnings.warn(f"{path}: {damaged} lines are not UTF-8, and are scored as failed", stacklevel=3)
     return text
 
 
@@ -254,7 +254,7 @@ def _by_id(path: Path, pairs: Sequence[tuple[str, Any]], items: Sequence[Item], 
         strange = sorted(given.keys() - by_id)
         raise DataError(
             "predictions",
-            f"{path} has {len(strange)} ids that are no question's, such as {', '.join(strange[:3])}",
+            f"{path} has {len(strange)} ids that belong to no question, such as {', '.join(strange[:3])}",
             "give the file of predictions for this split",
         )
     scored = {item.db_id for item in items}

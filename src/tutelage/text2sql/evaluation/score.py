@@ -206,7 +206,7 @@ def score_predictions(
         data, systems = data.without(not_asked), [system.without(not_asked) for system in systems]
         items = data.items
     if not items:
-        raise DataError("predictions", "the two runs were not asked one same question", "score each by itself")
+        raise DataError("predictions", "the two runs have no question in common", "score each by itself")
     with ExitStack() as stack:
         scorer = BenchmarkScorer(
             data, metrics=chosen, keep_distinct=keep_distinct, limits=limits, workers=workers, store=store, stack=stack
@@ -361,7 +361,7 @@ def _check(
         raise ConfigError("predictions", f"{len(predictions)} files", "give one file, or two to compare: a,b")
     if workers < 1:
         raise ConfigError(
-            "workers", f"{workers} processes", "give 1 or more: predicted SQL only runs in its own process"
+            "workers", f"{workers} processes", "give 1 or more: predicted SQL runs in processes of its own only"
         )
     known = METRICS["spider" if benchmark == "spider" else "bird"]
     chosen = tuple(metrics) if metrics else DEFAULT_METRICS["spider" if benchmark == "spider" else "bird"]

@@ -35,8 +35,8 @@ class Inference:
         engine: What generates: ``transformers``, or ``vllm`` for a saved model on a GPU.
         kind: ``greedy``, ``beam`` or ``sample``.
         candidates: Answers to each question.
-        temperature: Of sampling.
-        top_p: Of sampling.
+        temperature: Sampling temperature.
+        top_p: Probability that the tokens sampled from have together.
         select: Which candidate is the answer: ``first``, ``first_that_runs`` or ``majority`` by result.
         repair_rounds: How often a query that fails goes back to the model with its error.
         max_new_tokens: Where an answer is cut off.
@@ -197,7 +197,7 @@ class Answerer:
                 "prompt",
                 f"{len(too_long)} prompts have more than {limit} tokens (prompt.max_tokens, or the model's context "
                 f"less inference.max_new_tokens); the longest, {worst}, has {longest}",
-                "set prompt.max_tokens to the context less the answer, take prompt=brief, or a model of longer context",
+                "set prompt.max_tokens to the context less the answer, use prompt=brief, or a longer-context model",
             )
         filtered = [len(prompt.dropped) for prompt in encoded if prompt.dropped]
         if filtered:
@@ -238,8 +238,8 @@ class Answerer:
             fitting = [index for index in broken if room is None or len(asked[index]) <= room]
             if len(fitting) < len(broken):
                 warnings.warn(
-                    f"{len(broken) - len(fitting)} queries that fail are not repaired: prompt, query and error are "
-                    f"longer than {room} tokens (the model's context less inference.max_new_tokens)",
+                    f"queries that fail and are not repaired: {len(broken) - len(fitting)}. Prompt, query and error "
+                    f"are longer than {room} tokens (the model's context less inference.max_new_tokens)",
                     stacklevel=2,
                 )
             broken = fitting

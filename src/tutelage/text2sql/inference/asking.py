@@ -82,7 +82,7 @@ def choose_database(source: Source, settings: AskSettings, *, store: Store | Non
     if db_id not in source.databases:
         what = "the run knows several databases" if db_id is None else f"the run knows no database {db_id}"
         known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise ConfigError("db_id", f"{what}: {known}", "name one of them with db_id=…, or give database=<SQLite file>")
+        raise ConfigError("db_id", f"{what}: {known}", "choose one with db_id=…, or give database=<SQLite file>")
     check_file(source.databases[db_id])
     return source, db_id
 
@@ -104,9 +104,13 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
     if settings.database is not None:
         check_file(settings.database)
     if settings.web and settings.question:
-        raise ConfigError("question", "a page is asked there", "leave the question out, or web=true")
+        raise ConfigError(
+            "question", "with web=true questions are asked on the page", "leave out the question, or web=true"
+        )
     if settings.format == "json" and not settings.question:
-        raise ConfigError("format", "a session is for people", f"ask one question: {USAGE}")
+        raise ConfigError(
+            "format", "format=json answers one question, and none was given", f"ask one question: {USAGE}"
+        )
     if settings.web:
         from tutelage.text2sql.inference.web import check_page
 

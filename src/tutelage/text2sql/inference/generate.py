@@ -49,8 +49,8 @@ class Decoding:
     Attributes:
         kind: ``greedy``; ``beam`` search, whose ``candidates`` best beams are kept; or ``sample``.
         candidates: Answers to each prompt.
-        temperature: Of sampling; below 1 keeps closer to the likeliest tokens.
-        top_p: Of sampling: only the likeliest tokens that together have this probability.
+        temperature: Sampling temperature; below 1 keeps closer to the likeliest tokens.
+        top_p: Sampling takes only the likeliest tokens that together have this probability.
         max_new_tokens: Where an answer is cut off that does not end by itself.
         batch_size: Rows at a time; a prompt takes as many rows as it has candidates.
     """
@@ -68,16 +68,16 @@ class Decoding:
             raise ConfigError(
                 "inference.candidates",
                 f"{self.candidates} with inference.kind={self.kind}",
-                "greedy decoding has one candidate; take inference=beam or inference=majority for more",
+                "greedy decoding has one candidate; use inference=beam or inference=majority for more",
             )
         if self.kind == "sample" and (self.temperature <= 0 or not 0 < self.top_p <= 1):
             raise ConfigError(
                 "inference.temperature",
                 f"temperature {self.temperature} and top_p {self.top_p}",
-                "temperature is above 0 and top_p in (0, 1]; for temperature 0 take inference=greedy",
+                "give a temperature above 0 and top_p in (0, 1]; for temperature 0 use inference=greedy",
             )
         if self.max_new_tokens < 1 or self.batch_size < 1:
-            raise ConfigError("inference.batch_size", "batch_size and max_new_tokens are at least 1", "raise them")
+            raise ConfigError("inference.batch_size", "batch_size or max_new_tokens is below 1", "give 1 or more")
 
 
 class Engine(Protocol):
@@ -98,7 +98,7 @@ class TransformersEngine:
             model: On its device. Where its weights are spread over processes, which have to put the same number of
                 passes through it, nothing is shared.
             end_token: What ends an answer.
-            seed: Of sampling.
+            seed: Seed for sampling.
             share: Whether what prompts begin with is computed once.
         """
         self.model, self.end_token, self.seed = model, end_token, seed

@@ -41,7 +41,7 @@ class VllmEngine:
             saved: What a run saved: a Hugging Face folder, or a peft folder (LoRA) on top of ``base``.
             base: The model that an adapter belongs to; not looked at where the model was saved whole.
             end_token: What ends an answer.
-            seed: Of sampling.
+            seed: Seed for sampling.
             context: The longest prompt and answer together.
 
         Raises:

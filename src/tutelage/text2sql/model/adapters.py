@@ -82,7 +82,7 @@ class Lora(Adapter):
                 return get_peft_model(model, config)
             except ValueError as error:  # a target that is no layer of this model
                 raise ConfigError(
-                    "adapter.targets", f"{self.targets}: {error}", "name layers that the model has"
+                    "adapter.targets", f"{self.targets}: {error}", "give names of layers that the model has"
                 ) from None
 
 
@@ -101,10 +101,10 @@ class QLora(Lora):
             raise ConfigError(
                 "adapter",
                 "qlora needs bitsandbytes, which is not installed",
-                "pip install 'tutelage[qlora]', or take adapter=lora",
+                "pip install 'tutelage[qlora]', or use adapter=lora",
             )
         if not torch.cuda.is_available():
-            raise ConfigError("adapter", "qlora needs a CUDA device", "take adapter=lora")
+            raise ConfigError("adapter", "qlora needs a CUDA device", "use adapter=lora")
 
     def wrap(self, model: PreTrainedModel, *, seed: int) -> Network:
         # Norms alone go to fp32, as in the paper's code. peft's own preparation casts embeddings and the output layer,

@@ -35,7 +35,7 @@ from tutelage.text2sql.model.loss import answer_log_probs
 from tutelage.text2sql.model.weight_files import check_gguf, check_safetensors
 from tutelage.text2sql.training.packing import IGNORED, TokenBatch
 
-WAY_OUT = "point model.path at a hub name, a folder with config.json and weights, or a .gguf file"
+HINT = "point model.path at a hub name, a folder with config.json and weights, or a .gguf file"
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -71,12 +71,12 @@ class Pretrained:
         if not local.exists():
             if self.path.count("/") == 1 and not self.path.startswith((".", "/", "~")) and local.suffix != ".gguf":
                 return self.path, None
-            raise ConfigError("model.path", f"nothing at {self.path}", WAY_OUT)
+            raise ConfigError("model.path", f"nothing at {self.path}", HINT)
         if local.is_dir() and not (local / "config.json").is_file():
             found = sorted(local.glob("*.gguf"))
             if len(found) != 1:
                 what = f"{len(found)} GGUF files" if found else "neither config.json nor a .gguf file"
-                raise ConfigError("model.path", f"{what} in {local}", WAY_OUT)
+                raise ConfigError("model.path", f"{what} in {local}", HINT)
             local = found[0]
         if local.is_file():
             check_gguf(local)
@@ -93,7 +93,7 @@ class Pretrained:
         try:
             config: PreTrainedConfig = AutoConfig.from_pretrained(path, gguf_file=gguf, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError("model.path", f"{self.path} is no model ({_first_line(error)})", WAY_OUT) from None
+            raise ConfigError("model.path", f"{self.path} is not a model ({_first_line(error)})", HINT) from None
         return config
 
     def fetch(self) -> None:
@@ -110,7 +110,7 @@ class Pretrained:
                 path = snapshot_download(path, revision=self.revision, allow_patterns=FETCHED)
             except (OSError, ValueError, HfHubHTTPError) as error:
                 raise DataError(
-                    "model.path", f"{self.path} cannot be downloaded ({_first_line(error)})", WAY_OUT
+                    "model.path", f"{self.path} cannot be downloaded ({_first_line(error)})", HINT
                 ) from None
         check_safetensors(Path(path))
 
@@ -124,12 +124,12 @@ class Pretrained:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, gguf_file=gguf, revision=self.revision)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError("model.path", f"no tokenizer at {self.path} ({_first_line(error)})", WAY_OUT) from None
+            raise ConfigError("model.path", f"no tokenizer at {self.path} ({_first_line(error)})", HINT) from None
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         # Where there are no files, transformers makes an empty tokenizer and says nothing.
         probe = "SELECT 1"
         if probe not in tokenizer.decode(tokenizer.encode(probe, add_special_tokens=False)):
-            raise ConfigError("model.path", f"no tokenizer at {self.path}, or one that cannot write SQL", WAY_OUT)
+            raise ConfigError("model.path", f"no tokenizer at {self.path}, or one that cannot write SQL", HINT)
         return tokenizer
 
     def network(
@@ -148,7 +148,7 @@ class Pretrained:
         path, gguf = self.source()
         if gguf and quantization:
             raise ConfigError(
-                "adapter", "qlora cannot quantise a GGUF file again", "take adapter=lora, or the unquantised model"
+                "adapter", "qlora cannot quantise a GGUF file again", "use adapter=lora, or give the unquantised model"
             )
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -164,11 +164,11 @@ class Pretrained:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise DataError(
-                "model.path", f"the weights at {self.path} do not load ({_first_line(error)})", WAY_OUT
+                "model.path", f"the weights at {self.path} do not load ({_first_line(error)})", HINT
             ) from None
         model, loading = loaded
         if missing := sorted(loading["missing_keys"]):
-            raise DataError("model.path", f"{self.path} has no weights for {', '.join(missing[:3])}", WAY_OUT)
+            raise DataError("model.path", f"{self.path} has no weights for {', '.join(missing[:3])}", HINT)
         assert isinstance(model, PreTrainedModel)
         return model
 

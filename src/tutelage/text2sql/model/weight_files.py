@@ -21,7 +21,9 @@ def check_gguf(path: Path) -> None:
         with path.open("rb") as file:
             magic = file.read(4)
         if magic != b"GGUF":
-            raise DataError("model.path", f"{path} is no GGUF file", "give a .gguf file, or a folder with config.json")
+            raise DataError(
+                "model.path", f"{path} is not a GGUF file", "give a .gguf file, or a folder with config.json"
+            )
         tensors = GGUFReader(str(path)).tensors
     except (ValueError, IndexError, OSError) as error:
         raise DataError("model.path", f"{path} cannot be read as GGUF, it may be cut off ({error})", hint) from None
@@ -50,7 +52,9 @@ def check_safetensors(folder: Path) -> None:
         try:
             tensors = json.loads(header)
         except ValueError:
-            raise DataError("model.path", f"{path} is cut off, or no file of weights", "download it again") from None
+            raise DataError(
+                "model.path", f"{path} is cut off, or is not a file of weights", "download it again"
+            ) from None
         ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
         whole = 8 + length + max(ends, default=0)
         if whole > path.stat().st_size:

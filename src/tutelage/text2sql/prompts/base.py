@@ -114,16 +114,18 @@ class Prompt(ABC):
         if values not in ("after", "inline"):
             raise ConfigError(
                 "prompt.values",
-                f"{values!r} is no place for values",
+                f"{values!r} is not a place for values",
                 "give after or inline; how many values of a column are shown is prompt.max_values",
             )
         for key, number in (("samples", samples), ("max_values", max_values)):
             if number < 0:
                 raise ConfigError(f"prompt.{key}", f"{number} is negative", "give 0 or more")
         if max_tokens < 1:
-            raise ConfigError("prompt.max_tokens", f"{max_tokens} tokens hold no prompt", "give some hundreds at least")
+            raise ConfigError(
+                "prompt.max_tokens", f"{max_tokens} tokens are too few for a prompt", "give some hundreds at least"
+            )
         if not 0 <= drop_tables <= 1:
-            raise ConfigError("prompt.drop_tables", f"{drop_tables} is no probability", "give a number from 0 to 1")
+            raise ConfigError("prompt.drop_tables", f"{drop_tables} is not a probability", "give a number from 0 to 1")
         self.template = template
         self.comments, self.samples, self.values, self.max_values = comments, samples, values, max_values
         self.max_tokens = max_tokens

@@ -35,13 +35,13 @@ def check_template(tokenizer: "PreTrainedTokenizerBase", template: Template) -> 
             raise ConfigError(
                 "prompt.template",
                 f"chatml, but this tokenizer has no token {' and no '.join(missing)}",
-                "take prompt.template=own for a model with a chat template of its own, or plain for a base model",
+                "use prompt.template=own for a model with a chat template of its own, or plain for a base model",
             )
     elif template == "own" and not tokenizer.chat_template:
         raise ConfigError(
             "prompt.template",
             "own, but this tokenizer comes without a chat template",
-            "take prompt.template=plain, or chatml if the model knows <|im_start|>",
+            "use prompt.template=plain, or chatml if the model knows <|im_start|>",
         )
     if template != "chatml" and tokenizer.eos_token_id is None:
         raise ConfigError(

@@ -40,7 +40,7 @@ def compare(folder: Path, other: Path) -> None:
     shared = [question for question in first if question in second]
     if not shared:
         raise DataError(
-            "against", f"{other} and {folder} were not asked one same question", "compare runs with the same data"
+            "against", f"{other} and {folder} have no question in common", "compare runs with the same data"
         )
     rows = []
     for source, name in SOURCES.items():

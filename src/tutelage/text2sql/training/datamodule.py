@@ -62,7 +62,7 @@ class Loading:
             if value < 1:
                 raise ConfigError(f"data.{key}", f"{value} is not positive", "give a whole number from 1")
         if self.prefix not in ("shared", "none"):
-            raise ConfigError("data.prefix", f"{self.prefix!r} is no way to share", "give shared or none")
+            raise ConfigError("data.prefix", f"{self.prefix!r} is not a way to share", "give shared or none")
         if self.workers < 0:
             raise ConfigError("data.workers", f"{self.workers} is negative", "give 0 or more")
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < self.max_length:
@@ -279,7 +279,7 @@ class Text2SqlDataModule(LightningDataModule):
             # A small database must not need another setting to be learned at all.
             warnings.warn(
                 f"the training samples fill {len(plan.rows)} rows of {self.loading.max_length} tokens, fewer than the "
-                f"{step_rows} of a step: an epoch is one step; for more steps an epoch lower data.batch_size",
+                f"{step_rows} of a step: an epoch is one step. For more steps an epoch, lower data.batch_size",
                 stacklevel=2,
             )
         batches = RowBatches(

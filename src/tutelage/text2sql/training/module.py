@@ -20,7 +20,7 @@ from tutelage.text2sql.training.self_check import check_packing
 
 OUT_OF_MEMORY = (
     "lower data.micro_batch_tokens (to data.max_length at least; the step stays the same), set "
-    "model.gradient_checkpointing=true, take adapter=lora or adapter=qlora, or lower data.max_length, which leaves "
+    "model.gradient_checkpointing=true, use adapter=lora or adapter=qlora, or lower data.max_length, which leaves "
     "columns out of long schemas"
 )
 

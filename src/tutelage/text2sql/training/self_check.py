@@ -60,7 +60,7 @@ def check_packing(model: LanguageModel, batch: TokenBatch) -> None:
         "train",
         f"packed, samples have another loss than by themselves ({losses[0]:.4f} and {losses[1]:.4f} over {answers} "
         f"answer tokens): layer {number} ({type(layer).__name__}) does not keep to its sample",
-        "set data.packing=false, which computes each sample in a row of its own, or take another model",
+        "set data.packing=false, which computes each sample in a row of its own, or use another model",
     )
 
 
