@@ -28,6 +28,7 @@ def python(code: str, *, path: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # a process that imports all of torch, torchmetrics and wandb
 def test_what_a_run_does_not_use_is_loaded_when_it_is_asked_for() -> None:
     unused = ("transformers", "scipy", "sklearn", "torchmetrics.functional", "torchmetrics.image", "wandb.sdk")
     said = python(

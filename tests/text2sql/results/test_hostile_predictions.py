@@ -14,7 +14,9 @@ import pytest
 from hostile import ENDLESS, STATEMENTS, SURROGATES
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = ["limits.seconds=2", "limits.bytes=40000000", "limits.memory_mb=1024", "workers=2"]
+# Cells of 10 MB, and little that takes long to be refused; the slow test below has limits as wide as users'.
+NARROW = ["limits.seconds=1", "limits.bytes=12000000", "limits.memory_mb=512", "workers=3"]
+WIDE = ["limits.seconds=2", "limits.bytes=40000000", "limits.memory_mb=1024", "workers=2"]
 
 
 class Page(HTMLParser):
@@ -79,7 +81,7 @@ def test_spider_as_text(spider_root: Path, tmp_path: Path) -> None:
     # One line each, as bytes: a lone surrogate is no UTF-8.
     lines = [re.sub(r"[\r\n]", " ", sql).encode("utf-8", "surrogatepass") for sql in STATEMENTS]
     (tmp_path / "mine.sql").write_bytes(b"\n".join(lines) + b"\n")
-    ran = evaluate(tmp_path, "data=spider", f"data.root={spider_root}", f"predictions={tmp_path / 'mine.sql'}", *SMALL)
+    ran = evaluate(tmp_path, "data=spider", f"data.root={spider_root}", f"predictions={tmp_path / 'mine.sql'}", *NARROW)
     assert ran.returncode == 0, ran.stderr
     assert f"{len(SURROGATES)} lines" in ran.stderr  # said, since it may be the file that is damaged
     items = check_files(tmp_path / "run", len(STATEMENTS))
@@ -95,7 +97,7 @@ def test_spider_as_text(spider_root: Path, tmp_path: Path) -> None:
 def test_bird_as_json(bird_root: Path, tmp_path: Path) -> None:
     ask_as_often(bird_root / "dev.json", len(STATEMENTS))
     (tmp_path / "mine.json").write_text(json.dumps({str(number): sql for number, sql in enumerate(STATEMENTS)}))
-    ran = evaluate(tmp_path, "data=bird", f"data.root={bird_root}", f"predictions={tmp_path / 'mine.json'}", *SMALL)
+    ran = evaluate(tmp_path, "data=bird", f"data.root={bird_root}", f"predictions={tmp_path / 'mine.json'}", *WIDE)
     assert ran.returncode == 0, ran.stderr
     items = check_files(tmp_path / "run", len(STATEMENTS))
     statuses = {sql: (item["status"], item["status_strict"]) for sql, item in zip(STATEMENTS, items, strict=True)}

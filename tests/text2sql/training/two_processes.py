@@ -14,9 +14,9 @@ from tutelage.text2sql.inference.generate import Decoding, Request, Transformers
 from tutelage.text2sql.model.adapters import Full, Lora
 from tutelage.text2sql.model.sharding import gather_trained, load_whole
 
-if __name__ == "__main__":
-    out = Path(sys.argv[1])
-    world_size = torch.distributed.is_torchelastic_launched() + 1
+
+def train(out: Path, *, world_size: int) -> None:
+    """Train with each strategy and adapter, and write down what came of it."""
     models = tiny_folder(out / "store")
     for strategy in ("ddp", "fsdp") if world_size == 2 else ("auto",):
         for name, adapter in (("full", Full()), ("lora", Lora(rank=4, alpha=8))):
@@ -57,3 +57,7 @@ if __name__ == "__main__":
             if trainer.is_global_zero:
                 (out / f"{strategy}-{name}.json").write_text(json.dumps(texts))
             trainer.strategy.barrier()
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), world_size=2)
