@@ -46,6 +46,10 @@ def test_every_value_of_a_sweep_is_looked_at(value: str) -> None:
     config.register()
     with pytest.raises(ConfigError):
         cli._check("config", [value, "trainer.max_epochs=1,2"], sweep=True)
+
+
+def test_a_sweep_of_good_values_passes() -> None:
+    config.register()
     cli._check("config", ["seed=1,2", "method=cam_kd,supervised"], sweep=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+from tutelage.core.config import check_given
 from tutelage.core.errors import ConfigError
 
 Node = DictConfig | Mapping[str, Any]
@@ -84,8 +85,7 @@ def check(config: Node, *, shared: Mapping[str, Callable[..., Any]] | None = Non
         ConfigError: As :func:`build` does, and for a value that the user must still give.
     """
     if isinstance(config, DictConfig):
-        for key in sorted(OmegaConf.missing_keys(config)):
-            raise ConfigError(key, "no value given", f"give it on the command line: {key}=…")
+        check_given(config)
     for where, node in _targets(_plain(config), ""):
         values = {key: value for key, value in node.items() if key != "_target_"}
         target = _locate(node["_target_"], where)

@@ -251,6 +251,8 @@ def _check(config_name: str, overrides: list[str], *, sweep: bool) -> None:
             try:
                 cfg = compose(config_name, overrides=variant, return_hydra_config=True)
                 _check_task(cfg)
+                if config_name == "config":
+                    config.check_given(cfg)  # training needs all of them; torch takes ten seconds to import
                 if not sweep:
                     HydraConfig.instance().set_config(cfg)  # the folder's name tells the choices
                     _check_folder(cfg)

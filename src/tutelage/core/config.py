@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from tutelage.core.errors import ConfigError
 
@@ -118,3 +118,14 @@ def register_combinations(overrides: Iterable[str]) -> None:
                     raise ConfigError(group, f"{combination} has two terms named {name}", "give each name once")
             defaults = ["_self_", *(f"{name}@{name}" for name in names)]
             ConfigStore.instance().store(name=combination, group=group.lstrip("+"), node={"defaults": defaults})
+
+
+def check_given(cfg: DictConfig) -> None:
+    """Refuse a config in which a value that the user must give is missing.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
+    # Hydra fills in its own later.
+    for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra.")):
+        raise ConfigError(key, "no value given", f"give it on the command line: {key}=…")

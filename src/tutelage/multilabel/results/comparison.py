@@ -74,7 +74,7 @@ def compare(folder: Path, other: Path) -> None:
         f"{folder}\nagainst {other}, on the same {len(targets_NK)} test pictures",
         ["", "run", "against", "difference [95 %]"],
         rows,
-        caption="The interval knows of other test pictures, not of other seeds: another training is another network.",
+        caption="The interval says what other test pictures would change, and nothing about other seeds.",
     )
     print_table("Labels that differ most", ["AP", "positives", "run", "against", "difference"], _labels(first, second))
 

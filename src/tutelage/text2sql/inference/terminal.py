@@ -14,7 +14,7 @@ from tutelage.core.errors import DataError, RunError, UserError
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.inference.session import Reply, Session, write_csv
 
-HELP = r"""Ask in words. A line that begins with + goes on from the question before: + and in March?
+HELP = r"""Ask in words. A line that begins with + continues from the question before: + and in March?
   \sql            edit the last query and run it; \sql SELECT … runs that one
   \why            how the last query was found: matching values, candidates, votes, repairs
   \csv FILE       write all rows of the last result

@@ -64,7 +64,7 @@ def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, note
     if filtered := sum(int(metrics.get(f"test/{name}_schema_filtered", 0)) for name in SCORES):
         lines.append(f"{filtered} prompts show only a part of their schema (predictions.jsonl says what was dropped).")
     if missing := data.get("missing_databases"):
-        lines.append(f"Not at hand, so not asked: {', '.join(missing)}.")
+        lines.append(f"Databases that are missing, so no question about them was asked: {', '.join(missing)}.")
     caption = "\n".join([*lines, f"{folder}/report.html"])
     results.print_table(_title(cfg, trained=trained), columns, rows, caption=caption)
 
