@@ -251,10 +251,10 @@ def _check(config_name: str, overrides: list[str], *, sweep: bool) -> None:
             try:
                 cfg = compose(config_name, overrides=variant, return_hydra_config=True)
                 _check_task(cfg)
-                if config_name == "config":
-                    config.check_given(cfg)  # training needs all of them; torch takes ten seconds to import
                 if not sweep:
                     HydraConfig.instance().set_config(cfg)  # the folder's name tells the choices
+                    if config_name == "config":
+                        config.check_given(cfg)  # before torch is imported, which takes ten seconds
                     _check_folder(cfg)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
                 raise _explain(config_name, variant, error) from None
