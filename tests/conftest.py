@@ -60,14 +60,25 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def compose_config(tmp_path: Path) -> Callable[..., DictConfig]:
-    """Compose conf/config.yaml with overrides, as train.py does, with the store in the test's own folder."""
+@pytest.fixture(scope="session")
+def compose_below() -> Callable[[Path], Callable[..., DictConfig]]:
+    """The function `compose_config` with the store below a folder: for runs that the tests of a module share."""
     config.register()
 
-    def composed(*overrides: str, primary: str = "config") -> DictConfig:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(primary, overrides=[f"run={tmp_path / 'run'}", f"store={tmp_path / 'store'}", *overrides])
+    def below(folder: Path) -> Callable[..., DictConfig]:
+        def composed(*overrides: str, primary: str = "config") -> DictConfig:
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                return compose(primary, overrides=[f"run={folder / 'run'}", f"store={folder / 'store'}", *overrides])
 
-    return composed
+        return composed
+
+    return below
+
+
+@pytest.fixture
+def compose_config(
+    compose_below: Callable[[Path], Callable[..., DictConfig]], tmp_path: Path
+) -> Callable[..., DictConfig]:
+    """Compose conf/config.yaml with overrides, as train.py does, with the store in the test's own folder."""
+    return compose_below(tmp_path)

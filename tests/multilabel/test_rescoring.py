@@ -24,16 +24,23 @@ SMALL = [
 Compose = Callable[..., DictConfig]
 
 
-@pytest.fixture
-def run(compose_config: Compose, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(compose_below: Callable[[Path], Compose], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run under a teacher; what it started from and the store are gone."""
-    start = tmp_path / "start"
+    folder = tmp_path_factory.mktemp("finished")
+    compose_config, start = compose_below(folder), folder / "start"
     train(compose_config(*SMALL, "method=supervised"), folder=start)
     checkpoint = start / "checkpoints" / "best.ckpt"
-    train(compose_config(*SMALL, f"model.student.checkpoint={checkpoint}"), folder=tmp_path / "run")
+    train(compose_config(*SMALL, f"model.student.checkpoint={checkpoint}"), folder=folder / "run")
     shutil.rmtree(start)
-    shutil.rmtree(tmp_path / "store")
-    return tmp_path / "run"
+    shutil.rmtree(folder / "store")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def changed(folder: Path, **values: object) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tutelage.core.run_folder import LOCK, best_checkpoint
 from tutelage.multilabel.module import Distillation
 from tutelage.multilabel.task import label_shares
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data.num_train=40",
     "data.num_val=12",
@@ -238,12 +240,13 @@ def test_a_killed_run_resumes_to_the_same_bits(train_script: Script, tmp_path: P
     assert (whole / "items.csv").read_text() == (killed / "items.csv").read_text()
 
 
-def test_other_settings_cannot_continue_a_run(train_script: Script, tmp_path: Path) -> None:
+def test_other_settings_cannot_continue_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text("seed: 1\n")
     (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
-    done = train_script(f"run={folder}", "optim.lr=1")
+    command = [sys.executable, str(ROOT / "train.py"), f"run={folder}", "optim.lr=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "was started without optim.lr=1" in done.stderr and "Traceback" not in done.stderr
 
 
