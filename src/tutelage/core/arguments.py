@@ -10,23 +10,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from tutelage.core.errors import ConfigError
 
-Wanted = TypeVar("Wanted")
+Settings = TypeVar("Settings")
 
 
-def parse_arguments(arguments: Sequence[str], wanted: type[Wanted], *, usage: str) -> Wanted:
+def parse_arguments(arguments: Sequence[str], settings: type[Settings], *, usage: str) -> Settings:
     """Read ``key=value`` arguments into a dataclass.
 
     Args:
         arguments: The command line without the program's name.
-        wanted: A dataclass; a field without a default has to be given. Text is converted to the field's type, and
+        settings: A dataclass; a field without a default has to be given. Text is converted to the field's type, and
             ``null`` is None.
         usage: A command that works, shown with every error.
 
     Raises:
         ConfigError: No ``key=value``, an unknown key, a missing one, or a value of another type.
     """
-    hints = typing.get_type_hints(wanted)
-    fields = {field.name: field for field in dataclasses.fields(wanted)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(settings)
+    fields = {field.name: field for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     values: dict[str, object] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -44,4 +44,4 @@ def parse_arguments(arguments: Sequence[str], wanted: type[Wanted], *, usage: st
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise ConfigError(name, "not given", usage)
-    return wanted(**values)
+    return settings(**values)

@@ -58,8 +58,8 @@ def split_by_template(
         for group, draw in draws.items()
     }
     # Of few templates chance may leave a part without any; it then gets the one that came closest.
-    wanted: tuple[tuple[Part, float], ...] = (("held_out", held_out), ("val", val))
-    for part, share in wanted:
+    shares: tuple[tuple[Part, float], ...] = (("held_out", held_out), ("val", val))
+    for part, share in shares:
         left = sorted((draws[group], group) for group, found in part_of.items() if found == "train")
         if share > 0 and part not in part_of.values() and len(left) > 1:
             part_of[left[0][1]] = part

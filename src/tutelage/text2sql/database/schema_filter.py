@@ -80,14 +80,16 @@ def rank_columns(
         matches: Values that match the question, by column.
         needed: Columns that come before all others, such as the gold query's in training.
     """
-    asked = set(words(question))
+    question_words = set(words(question))
 
     def said(text: str) -> set[str]:
         """The question's words that a name holds: as words of their own, or written together (countrylanguage)."""
         found = set(name_words(text))
         long = [word for word in found if len(word) >= 4]
         return {
-            word for word in asked if word in found or (len(word) >= 4 and any(word in w or w in word for w in long))
+            word
+            for word in question_words
+            if word in found or (len(word) >= 4 and any(word in w or w in word for w in long))
         }
 
     texts = {

@@ -231,8 +231,8 @@ def memory_limit(memory_mb: int | None) -> Iterator[None]:
     kinds = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
     before = [resource.getrlimit(kind) for kind in kinds]
     for kind, (_, hard) in zip(kinds, before, strict=True):
-        wanted = memory_mb * _MIB
-        resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        limit = memory_mb * _MIB
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     try:
         yield
     finally:

@@ -136,8 +136,8 @@ def ran(result: Result, sql: str) -> bool:
 def writes(result: Result, sql: str) -> bool:
     """Whether a query was refused as a single statement that changes something and says nothing of it."""
     speaks = any(word in sql.upper() for word in ("PRAGMA", "RETURNING"))
-    alone = "one statement" not in result.error and "function" not in result.error
-    return result.status == "refused" and alone and not speaks
+    single = "one statement" not in result.error and "function" not in result.error
+    return result.status == "refused" and single and not speaks
 
 
 def failed_status(result: Result, prediction: str) -> ItemStatus:

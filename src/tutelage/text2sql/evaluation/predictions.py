@@ -251,22 +251,22 @@ def _by_id(path: Path, pairs: Sequence[tuple[str, Any]], items: Sequence[Item], 
     elif given.keys() <= {str(place) for place in range(len(all_items))}:  # the keys of BIRD's own tools
         keyed = {place: str(place) for place in range(len(all_items))}
     else:
-        strange = sorted(given.keys() - by_id)
+        unknown = sorted(given.keys() - by_id)
         raise DataError(
             "predictions",
-            f"{path} has {len(strange)} ids that belong to no question, such as {', '.join(strange[:3])}",
+            f"{path} has {len(unknown)} ids that belong to no question, such as {', '.join(unknown[:3])}",
             "give the file of predictions for this split",
         )
     scored = {item.db_id for item in items}
-    wanted = [(keyed[place], item) for place, item in enumerate(all_items) if item.db_id in scored]
-    absent = [key for key, _ in wanted if key not in given]
+    expected = [(keyed[place], item) for place, item in enumerate(all_items) if item.db_id in scored]
+    absent = [key for key, _ in expected if key not in given]
     if absent:
         raise DataError(
             "predictions",
-            f"{path} lacks {len(absent)} of {len(wanted)} questions, such as {', '.join(absent[:3])}",
+            f"{path} lacks {len(absent)} of {len(expected)} questions, such as {', '.join(absent[:3])}",
             "add them, with an empty prediction where there is none",
         )
-    return [_query(path, given[key], item) for key, item in wanted]
+    return [_query(path, given[key], item) for key, item in expected]
 
 
 def _query(path: Path, value: Any, item: Item) -> str:

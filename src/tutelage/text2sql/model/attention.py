@@ -218,13 +218,13 @@ def block_mask(trees: Sequence[tuple[int, ...]], *, device: torch.device) -> Blo
     second = np.where(touch, start, branch)
     stretches = [(second, q + 1), (start[~touch], prefix_end[~touch])]
     rows = [q // BLOCK, q[~touch] // BLOCK]
-    some, full = (np.zeros((blocks, blocks + 1), dtype=np.int64) for _ in range(2))
+    touched, full = (np.zeros((blocks, blocks + 1), dtype=np.int64) for _ in range(2))
     for row, (first, end) in zip(rows, stretches, strict=True):
-        _count(some, row, first // BLOCK, -(-end // BLOCK))
+        _count(touched, row, first // BLOCK, -(-end // BLOCK))
         _count(full, row, -(-first // BLOCK), end // BLOCK)
-    some, full = (table[:, :-1].cumsum(1) for table in (some, full))
+    touched, full = (table[:, :-1].cumsum(1) for table in (touched, full))
     whole_blocks = full == BLOCK
-    partly = (some > 0) & ~whole_blocks
+    partly = (touched > 0) & ~whole_blocks
 
     def ordered(table: np.ndarray) -> tuple[Tensor, Tensor]:
         indices = np.argsort(~table, axis=1, kind="stable").astype(np.int32)

@@ -44,15 +44,15 @@ def compare(folder: Path, other: Path) -> None:
         )
     rows = []
     for source, name in SOURCES.items():
-        asked = [question for question in shared if question[0] == source]
-        if not asked:
+        of_source = [question for question in shared if question[0] == source]
+        if not of_source:
             continue
-        mine, theirs = [first[question] for question in asked], [second[question] for question in asked]
+        mine, theirs = [first[question] for question in of_source], [second[question] for question in of_source]
         test = mcnemar(mine, theirs)
-        percent, their_percent = (100 * sum(rights) / len(asked) for rights in (mine, theirs))
+        percent, their_percent = (100 * sum(rights) / len(of_source) for rights in (mine, theirs))
         rows.append(
             [
-                f"{name} ({len(asked)})",
+                f"{name} ({len(of_source)})",
                 f"{percent:.1f}",
                 f"{their_percent:.1f}",
                 f"{percent - their_percent:+.1f}",

@@ -41,8 +41,8 @@ def write_items(path: Path, items: Sequence[Item]) -> None:
         for item in items:
             e = item.example
             right = "" if item.right is None else int(item.right)
-            asked = [e.id, e.db_id, e.source, e.difficulty, e.level]
-            out.writerow([*asked, right, item.status, e.question, e.sql, item.sql, item.error])
+            question_cells = [e.id, e.db_id, e.source, e.difficulty, e.level]
+            out.writerow([*question_cells, right, item.status, e.question, e.sql, item.sql, item.error])
         write_atomically(path, buffer.getvalue())
 
 
