@@ -5,12 +5,13 @@ suites or official quirks, are `evaluate.py`'s.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.text2sql.data.examples import Example
-from tutelage.text2sql.database.executor import Executor, Limits, Result
+from tutelage.text2sql.database.executor import Executor, Limits, Query, Result
 from tutelage.text2sql.evaluation.execution import execution_match, orders_rows
 from tutelage.text2sql.results.items import Item
 
@@ -18,23 +19,41 @@ LIMITS = Limits(seconds=30.0, rows=1_000_000)
 
 
 class ExecutionScorer:
-    """Compares results; each gold query is run once."""
+    """Compares results."""
 
     def __init__(self, databases: Mapping[str, Path], *, executor: Executor) -> None:
         self.databases, self.executor = databases, executor
-        self._gold: dict[str, Result] = {}
+        self._gold: dict[tuple[Path, str], Result] = {}  # validation asks the same questions again
 
     def score(self, examples: Sequence[Example], queries: Sequence[str]) -> list[Item]:
-        """Run gold and predicted queries, and compare their results."""
-        items = []
+        """Run gold and predicted queries, equal ones once and as many at a time as the executor has workers."""
+        pairs = []
         for example, sql in zip(examples, queries, strict=True):
             assert example.sql is not None, "a question without a gold query cannot be scored"
             path = self.databases[example.db_id]
-            if example.id not in self._gold:
-                self._gold[example.id] = self.executor.run(path, example.sql)
-            gold, found = self._gold[example.id], self.executor.run(path, sql)
-            right = None if gold.status != "ok" else execution_match(gold, found, ordered=orders_rows(example.sql))
-            items.append(Item(example, sql, right, found.status, found.error))
+            pairs.append(((path, example.sql), (path, sql)))
+        # In the order of their first use; a result, which may be large, is dropped after its last.
+        uses = Counter(query for pair in pairs for query in pair if query not in self._gold)
+        ahead = zip(uses, self.executor.map(Query(path, sql) for path, sql in uses), strict=True)
+        results: dict[tuple[Path, str], Result] = {}
+
+        def take(query: tuple[Path, str]) -> Result:
+            if query in self._gold:
+                return self._gold[query]
+            while query not in results:
+                ran, result = next(ahead)
+                results[ran] = result
+            uses[query] -= 1
+            return results[query] if uses[query] else results.pop(query)
+
+        items: list[Item] = []
+        golds: dict[tuple[Path, str], Result] = {}
+        for example, (gold_query, predicted) in zip(examples, pairs, strict=True):
+            gold = golds[gold_query] = take(gold_query)
+            found = take(predicted)
+            right = None if gold.status != "ok" else execution_match(gold, found, ordered=orders_rows(gold_query[1]))
+            items.append(Item(example, predicted[1], right, found.status, found.error))
+        self._gold |= golds
         return items
 
 
