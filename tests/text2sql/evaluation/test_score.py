@@ -256,7 +256,7 @@ def test_two_runs_that_were_asked_different_questions(spider_root: Path, tmp_pat
     assert [item.id for item in scores.benchmark.items] == ["1", "2"]
     assert [system.statuses for system in scores.systems] == [{"correct": 2}, {"correct": 2}]
     assert scores.benchmark.not_asked == 3
-    with pytest.raises(DataError, match="not asked one same question"):
+    with pytest.raises(DataError, match="have no question in common"):
         scored(run("a", 0), run("b", 4))
     with pytest.raises(DataError, match="answers none of these questions"):
         scored(run("a"))
