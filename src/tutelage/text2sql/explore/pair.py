@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from tutelage.core.errors import DataError
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from tutelage.text2sql.api.journal import Json as Json
 
 # One operator is added a level, so a pair of level k has k - 1 of them; level 1 is a plain projection.
 Operator = Literal[

@@ -18,6 +18,8 @@ from sqlglot.errors import SqlglotError
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
 from tutelage.core.store import content_hash
+from tutelage.text2sql.api.client import Client, Service
+from tutelage.text2sql.api.journal import Ledger, Price, Replies
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import DIALECTS, Catalog
 from tutelage.text2sql.explore.facts.store import Facts
@@ -36,8 +38,6 @@ from tutelage.text2sql.explore.synthesizers.api_answer import (
     read_list,
     read_object,
 )
-from tutelage.text2sql.explore.synthesizers.api_client import Client, Service
-from tutelage.text2sql.explore.synthesizers.api_journal import Ledger, Price, Replies
 from tutelage.text2sql.explore.synthesizers.api_prompts import BRINGS_A_QUERY, MEANINGS, Shape, Sight, Templates
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
 
@@ -119,6 +119,7 @@ class Api(Synthesizer):
         )
         self._client = Client(
             Service(
+                where="synthesizer",
                 model=model,
                 base_url=base_url,
                 key_variable=key_variable,

@@ -6,8 +6,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tutelage.text2sql.api.journal import Reply
 from tutelage.text2sql.explore.pair import Json, Operator
-from tutelage.text2sql.explore.synthesizers.api_journal import Reply
 
 Item = TypeVar("Item", bound=BaseModel)
 Fault = Literal["empty", "cut", "prose", "half_json", "schema"]

@@ -12,8 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tutelage.core.errors import ConfigError, RunError, UserError
 from tutelage.core.randomness import generator
-from tutelage.text2sql.explore.pair import Json
-from tutelage.text2sql.explore.synthesizers.api_journal import Ledger, Replies, Reply
+from tutelage.text2sql.api.journal import Json, Ledger, Replies, Reply
 
 # What the client sets itself, or what would make a call cost more than its limit on tokens says.
 _NOT_PARAMETERS = ("model", "messages", "stream", "n", "best_of", "response_format")
@@ -28,6 +27,7 @@ class Service:
     """A server, and how to treat it.
 
     Attributes:
+        where: The config key that it stands under, for errors.
         model: Its name for the model.
         base_url: Such as ``http://localhost:8000/v1``.
         key_variable: The environment variable that holds the key. A server of one's own needs none.
@@ -39,6 +39,7 @@ class Service:
         first_wait: Seconds before the second try; the wait doubles from try to try.
     """
 
+    where: str
     model: str
     base_url: str
     key_variable: str
@@ -50,15 +51,21 @@ class Service:
     first_wait: float = 1.0
 
 
+class Refused(ConfigError):
+    """The server refuses this request, such as a prompt that is too long, and may take others."""
+
+
 class Client:
     """Asks, and never pays for the same answer twice. For any number of threads."""
 
     def __init__(self, service: Service, *, replies: Replies, ledger: Ledger, seed: int) -> None:
         self._service, self._replies, self._ledger, self._seed = service, replies, ledger, seed
-        self._max_output_tokens = _max_output_tokens(service.parameters)
+        self._max_output_tokens = _max_output_tokens(service.parameters, where=service.where)
         self._key = os.environ.get(service.key_variable, "")
         if not service.base_url.startswith(("http://", "https://")):
-            raise ConfigError("synthesizer.base_url", f"{service.base_url!r} is no address", "give http(s)://host/v1")
+            raise ConfigError(
+                f"{service.where}.base_url", f"{service.base_url!r} is no address", "give http(s)://host/v1"
+            )
         self._openai = openai.OpenAI(
             base_url=service.base_url,
             api_key=self._key or "none",
@@ -71,19 +78,28 @@ class Client:
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
 
-    def ask(self, messages: list[dict[str, str]], *, stage: str, response_format: Json) -> Reply:
+    def ask(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        stage: str,
+        response_format: Json,
+        extra: Mapping[str, Json] | None = None,
+    ) -> Reply:
         """Return the model's answer: the one that it gave before, or a new one.
 
         Args:
             messages: The conversation.
             stage: What the call is for, in the ledger.
             response_format: As OpenAI's parameter of this name; None for plain text.
+            extra: Parameters of this request alone, such as its seed.
 
         Raises:
-            ConfigError: The server refuses the key, the model or the request.
+            Refused: The server refuses the request.
+            ConfigError: The server refuses the key or the model.
             RunError: No answer after all tries, or the budget is spent.
         """
-        parameters = dict(self._service.parameters)
+        parameters = {**self._service.parameters, **(extra or {})}
         if response_format is not None:
             parameters["response_format"] = response_format
         key = self._replies.key(self._service.model, messages, parameters)
@@ -111,7 +127,7 @@ class Client:
                 jitter = generator(self._seed, key, attempt).uniform(0.75, 1.25)
                 time.sleep(max(outcome.wait, min(self._service.first_wait * 2.0**attempt, _LONGEST_WAIT) * jitter))
         raise RunError(
-            "synthesizer.base_url",
+            f"{self._service.where}.base_url",
             f"{self._service.base_url} gave no answer in {self._service.tries} tries; the last time: {said}",
             "what was done is kept: see to the server and run it again",
         )
@@ -170,7 +186,9 @@ class Client:
         status = error.status_code
         if status in (408, 409, 429) or status >= 500:
             if error.code == "insufficient_quota":
-                raise RunError("synthesizer.base_url", said, "fill up the account and run it again: all is kept")
+                raise RunError(
+                    f"{self._service.where}.base_url", said, "fill up the account and run it again: all is kept"
+                )
             return _NoReply(said, wait=_retry_after(error))
         raise self._explain(status, said) from None
 
@@ -180,19 +198,19 @@ class Client:
             case 401 | 403:
                 state = "is refused" if self._key else "is not set"
                 return ConfigError(
-                    "synthesizer.key_variable",
+                    f"{service.where}.key_variable",
                     f"${service.key_variable} {state} by {service.base_url} ({said})",
                     f"put the key into the environment: export {service.key_variable}=…",
                 )
             case 404:
                 return ConfigError(
-                    "synthesizer.model",
+                    f"{service.where}.model",
                     f"{service.base_url} knows no model {service.model} ({said})",
                     "check model and base_url, which usually ends in /v1",
                 )
             case _:
-                return ConfigError(
-                    "synthesizer.parameters",
+                return Refused(
+                    f"{service.where}.parameters",
                     f"{service.base_url} refuses the request ({said})",
                     "change the parameters, or response_format, to what this server and model know",
                 )
@@ -251,16 +269,16 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-def _max_output_tokens(parameters: Mapping[str, Json]) -> int:
+def _max_output_tokens(parameters: Mapping[str, Json], *, where: str) -> int:
     for name in _NOT_PARAMETERS:
         if name in parameters:
-            raise ConfigError("synthesizer.parameters", f"{name} cannot be set here", f"remove {name}")
+            raise ConfigError(f"{where}.parameters", f"{name} cannot be set here", f"remove {name}")
     for name in _LIMITS:
         match parameters.get(name):
             case int(limit) if limit > 0:
                 return limit
     raise ConfigError(
-        "synthesizer.parameters",
+        f"{where}.parameters",
         "nothing limits the length of an answer, so nothing limits what it costs",
         f"set {_LIMITS[1]}, or {_LIMITS[0]} where the model wants that",
     )

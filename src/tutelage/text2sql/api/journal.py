@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.store import content_hash
-from tutelage.text2sql.explore.pair import Json
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class Journal:
@@ -105,7 +107,9 @@ class Ledger:
     So a call that a kill cut off counts in full: the server may have charged for it.
     """
 
-    def __init__(self, path: Path, *, account: str, price: Price, budget_usd: float) -> None:
+    def __init__(
+        self, path: Path, *, account: str, price: Price, budget_usd: float, where: str = "synthesizer"
+    ) -> None:
         """Add up what the account has spent.
 
         Args:
@@ -113,11 +117,12 @@ class Ledger:
             account: What the budget is for; a run that goes on uses the account of the run that was killed.
             price: Of every call.
             budget_usd: What the account may spend, in all its runs.
+            where: The config key that price and budget stand under, for errors.
         """
         if min(price.input, price.output, budget_usd) < 0:
-            raise ConfigError("synthesizer", "a price or a budget below 0", "give 0 for what costs nothing")
+            raise ConfigError(where, "a price or a budget below 0", "give 0 for what costs nothing")
         self._journal = Journal(path)
-        self._account, self._price, self._budget = account, price, budget_usd
+        self._account, self._price, self._budget, self._where = account, price, budget_usd, where
         self._open: dict[str, float] = {}
         self._settled = 0.0
         self._changed = threading.Condition()
@@ -159,7 +164,7 @@ class Ledger:
                 self._changed.wait()
             if self._exceeds(most):
                 raise RunError(
-                    "synthesizer.budget_usd",
+                    f"{self._where}.budget_usd",
                     f"${self.spent_usd:.4f} of ${self._budget:g} is spent and the next call can cost ${most:.4f}",
                     "what was done is kept: raise the budget and run it again, or take the pairs that are there",
                 )

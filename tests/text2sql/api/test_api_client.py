@@ -15,8 +15,8 @@ import pytest
 from api_server import Server, completion, echo, hang, hang_up, meet, send, serve
 
 from tutelage.core.errors import ConfigError, RunError
-from tutelage.text2sql.explore.synthesizers.api_client import Client, Service
-from tutelage.text2sql.explore.synthesizers.api_journal import Journal, Ledger, Price, Replies, Reply
+from tutelage.text2sql.api.client import Client, Service
+from tutelage.text2sql.api.journal import Journal, Ledger, Price, Replies, Reply
 
 KEY = "sk-very-secret"
 PRICE = Price(input=1_000_000.0, output=1_000_000.0)  # a dollar a token
@@ -33,6 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def service(server: Server) -> Service:
     return Service(
+        where="synthesizer",
         model="teacher",
         base_url=server.url,
         key_variable="TEACHER_KEY",
