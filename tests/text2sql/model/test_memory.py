@@ -21,7 +21,7 @@ from tutelage.text2sql.model.memory import CONTEXT, estimate
 from tutelage.text2sql.training.packing import Sample, pack
 
 ROOT = Path(__file__).resolve().parents[3]
-# Qwen2.5-Coder's config.json files: hidden, intermediate, layers, heads, key-value heads, vocabulary, tied
+# The models' config.json files: hidden, intermediate, layers, heads, key-value heads, vocabulary, tied
 QWEN: dict[str, tuple[int, int, int, int, int, int, bool]] = {
     "0_5b": (896, 4864, 24, 14, 2, 151936, True),
     "1_5b": (1536, 8960, 28, 12, 2, 151936, True),
@@ -39,6 +39,39 @@ def qwen(size: str) -> Qwen2Config:
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=keys, tie_word_embeddings=tied,
     )  # fmt: skip
+
+
+def shaped(
+    hidden: int, inner: int, layers: int, heads: int, keys: int, vocabulary: int, *, tied: bool, head: int
+) -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=keys, tie_word_embeddings=tied, head_dim=head,
+    )  # fmt: skip
+
+
+OTHERS = {
+    "qwen3_0_6b": (shaped(1024, 3072, 28, 16, 8, 151936, tied=True, head=128), 0.596e9),
+    "qwen3_1_7b": (shaped(2048, 6144, 28, 16, 8, 151936, tied=True, head=128), 1.72e9),
+    "qwen3_4b": (shaped(2560, 9728, 36, 32, 8, 151936, tied=True, head=128), 4.02e9),
+    "qwen3_8b": (shaped(4096, 12288, 36, 32, 8, 151936, tied=False, head=128), 8.19e9),
+    "llama3_2_1b": (shaped(2048, 8192, 16, 32, 8, 128256, tied=True, head=64), 1.24e9),
+    "llama3_2_3b": (shaped(3072, 8192, 28, 24, 8, 128256, tied=True, head=128), 3.21e9),
+    "smollm3_3b": (shaped(2048, 11008, 36, 16, 4, 128256, tied=True, head=128), 3.08e9),
+}
+# OmniSQL and XiYanSQL-QwenCoder are fine-tuned Qwen2.5-Coder.
+CONFIGS = {
+    **{f"qwen2_5_coder_{size}": qwen(size) for size in QWEN},
+    **{f"omnisql_{size}": qwen(size) for size in ("7b", "14b", "32b")},
+    **{f"xiyan_qwencoder_{size}": qwen(size) for size in ("3b", "7b", "14b", "32b")},
+    **{name: config for name, (config, _) in OTHERS.items()},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_weights_of_other_models_are_those_of_their_cards(name: str) -> None:
+    config, parameters = OTHERS[name]
+    assert estimate(config, tokens=0, checkpointing=True).weights / 4 == pytest.approx(parameters, rel=0.015)
 
 
 def kept_by_autograd(config: Qwen2Config, *, rank: int | None) -> tuple[int, int, int]:
@@ -125,12 +158,12 @@ class NewTensors(TorchDispatchMode):
 WAYS = {"full": "full", "LoRA": "lora", "QLoRA": "qlora"}  # as comments name them, and the adapter
 
 
-def gigabytes(size: str, adapter: str, compose_config: Callable[..., DictConfig], *overrides: str) -> float:
+def gigabytes(model: str, adapter: str, compose_config: Callable[..., DictConfig], *overrides: str) -> float:
     """What a step of a config takes by the calculation, as it is composed."""
-    cfg = compose_config("task=text2sql", f"model=qwen2_5_coder_{size}", f"adapter={adapter}", *overrides)
+    cfg = compose_config("task=text2sql", f"model={model}", f"adapter={adapter}", *overrides)
     built = build(cfg.adapter, where="adapter")
     memory = estimate(
-        qwen(size),
+        CONFIGS[model],
         tokens=cfg.data.micro_batch_tokens,
         checkpointing=cfg.model.gradient_checkpointing,
         rank=None if built.trains_all else cfg.adapter.rank,
@@ -139,17 +172,17 @@ def gigabytes(size: str, adapter: str, compose_config: Callable[..., DictConfig]
     return memory.total / 1e9
 
 
-def comment(size: str) -> str:
-    return (ROOT / f"conf/model/qwen2_5_coder_{size}.yaml").read_text()
+def comment(model: str) -> str:
+    return (ROOT / f"conf/model/{model}.yaml").read_text()
 
 
-@pytest.mark.parametrize("size", QWEN)
-def test_a_comment_says_what_a_step_takes(size: str, compose_config: Callable[..., DictConfig]) -> None:
+@pytest.mark.parametrize("model", CONFIGS)
+def test_a_comment_says_what_a_step_takes(model: str, compose_config: Callable[..., DictConfig]) -> None:
     """ "LoRA: 23 GB, QLoRA: 13 GB, full: 153 GB" is what the composed config takes, to the next whole number."""
-    said = dict(re.findall(r"(QLoRA|LoRA|full): (\d+) GB", comment(size)))
-    assert said == {name: f"{gigabytes(size, adapter, compose_config):.0f}" for name, adapter in WAYS.items()}
-    (tokens,) = re.findall(r"data.micro_batch_tokens=(\d+)", comment(size))
-    assert compose_config("task=text2sql", f"model=qwen2_5_coder_{size}").data.micro_batch_tokens == int(tokens)
+    said = dict(re.findall(r"(QLoRA|LoRA|full): (\d+) GB", comment(model)))
+    assert said == {name: f"{gigabytes(model, adapter, compose_config):.0f}" for name, adapter in WAYS.items()}
+    (tokens,) = re.findall(r"data.micro_batch_tokens=(\d+)", comment(model))
+    assert compose_config("task=text2sql", f"model={model}").data.micro_batch_tokens == int(tokens)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +191,9 @@ def test_a_comment_says_what_a_step_takes(size: str, compose_config: Callable[..
 def test_a_model_fits_the_gpu_that_its_comment_names(
     size: str, adapter: str, card: int, compose_config: Callable[..., DictConfig]
 ) -> None:
-    assert f"{card} GB" in comment(size).splitlines()[1]
-    assert gigabytes(size, adapter, compose_config) < card
+    model = f"qwen2_5_coder_{size}"
+    assert f"{card} GB" in comment(model).splitlines()[1]
+    assert gigabytes(model, adapter, compose_config) < card
 
 
 def test_four_gpus_hold_what_trains_all_weights(compose_config: Callable[..., DictConfig]) -> None:
@@ -176,8 +210,16 @@ def test_four_gpus_hold_what_trains_all_weights(compose_config: Callable[..., Di
 def test_the_table_of_the_docs_says_the_same(compose_config: Callable[..., DictConfig]) -> None:
     page = (ROOT / "docs/fine_tune.md").read_text()
     for size in QWEN:
-        expected = " | ".join(f"{gigabytes(size, adapter, compose_config):.0f}" for adapter in WAYS.values())
+        expected = " | ".join(
+            f"{gigabytes(f'qwen2_5_coder_{size}', adapter, compose_config):.0f}" for adapter in WAYS.values()
+        )
         assert f"| {size.replace('_', '.').upper()} | {expected} |" in page
     (said,) = re.findall(r"LoRA of 7B then\s+takes (\d+) GB", page)
-    whole = gigabytes("7b", "lora", compose_config, "model.gradient_checkpointing=false")
+    whole = gigabytes("qwen2_5_coder_7b", "lora", compose_config, "model.gradient_checkpointing=false")
     assert said == f"{whole:.0f}"
+
+
+def test_every_model_that_needs_a_gpu_says_what_it_takes() -> None:
+    """Every model with long rows, which are those that a GPU is needed for."""
+    told = {path.stem for path in (ROOT / "conf/model").glob("*.yaml") if "parts/long_rows" in path.read_text()}
+    assert told == set(CONFIGS)

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from tutelage.core.errors import ConfigError
@@ -31,6 +32,11 @@ SIZES: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+# Llama 3.2's scaling, of a context that fits the test's positions.
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
 # Grouped queries in all of them; Qwen3 normalises queries and keys, Qwen2 has biases.
 SUPPORTED = [
     LlamaConfig(**SIZES),
@@ -38,6 +44,9 @@ SUPPORTED = [
     Qwen3Config(**SIZES, head_dim=8),
     MistralConfig(**SIZES, sliding_window=None),
     MistralConfig(**SIZES, sliding_window=16),  # no sample is longer
+    SmolLM3Config(**SIZES, no_rope_layers=[1, 0]),  # a layer without positions
+    LlamaConfig(**SIZES, rope_parameters=LLAMA3),
+    LlamaConfig(**SIZES, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),  # 16 < 128
 ]
 MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97, "state_size": 4}
 REFUSED = [
@@ -47,8 +56,18 @@ REFUSED = [
     (MistralConfig(**SIZES, sliding_window=8), r"last 8 only"),
     (Phi3Config(**SIZES, sliding_window=8), r"last 8 only"),
     (GptOssConfig(**SIZES, head_dim=8, sliding_window=64, num_local_experts=2), r"attention sinks"),
-    (AutoConfig.for_model("bloom", vocab_size=97, hidden_size=32, n_layer=1, n_head=4), r"an attention of its own"),
+    (
+        AutoConfig.for_model("bloom", vocab_size=97, hidden_size=32, n_layer=1, n_head=4),
+        r"an attention of its own \(BloomAttention\)",
+    ),
     (AutoConfig.for_model("cohere", **SIZES), r"logit_scale"),
+    (
+        LlamaConfig(
+            **{**SIZES, "max_position_embeddings": 8},
+            rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+        ),
+        r"16 tokens, but the rotary embedding of some/model \(dynamic\) changes .* beyond 8",
+    ),
 ]
 
 

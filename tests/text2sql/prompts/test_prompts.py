@@ -13,6 +13,8 @@ from tutelage.text2sql.prompts.brief import Brief
 from tutelage.text2sql.prompts.codes import Codes
 from tutelage.text2sql.prompts.ddl import Ddl
 from tutelage.text2sql.prompts.m_schema import MSchema
+from tutelage.text2sql.prompts.omnisql import OmniSql
+from tutelage.text2sql.prompts.xiyan import XiYan
 
 SHOPS = Table(
     name="shop",
@@ -136,6 +138,36 @@ def test_turns_hold_evidence_question_and_request() -> None:
         'shop(id, "Shop Name")\n"order"(shop_id, price)\n\n'
         "Evidence: a shop is a place\n\n"
         "Question: How many shops?\nAnswer with one SQLite query in a ```sql block."
+    )
+
+
+def test_omnisql() -> None:
+    example = Example("1", "market", "How many shops?", None, evidence="a shop is a place")
+    prompt = make(OmniSql, values="inline")
+    system, user = prompt.messages(example, CATALOG, matches=MATCHES, detail=FULL)
+    assert system["content"] == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    schema = make(Ddl).schema(CATALOG, matches=MATCHES, detail=FULL)
+    assert user["content"].startswith(
+        "Task Overview:\nYou are a data science expert. Below, you are provided with a database schema and a natural "
+        "language question. Your task is to understand the schema and generate a valid SQL query to answer the "
+        f"question.\n\nDatabase Engine:\nSQLite\n\nDatabase Schema:\n{schema}\nThis schema describes the database's "
+        "structure, including tables, columns, primary keys, foreign keys, and any relevant relationships or "
+        "constraints.\n\nQuestion:\na shop is a place\nHow many shops?\n\nInstructions:\n- Make sure"
+    )
+    assert user["content"].endswith(
+        "```sql\n-- Your SQL query\n```\n\nTake a deep breath and think step by step to find the correct SQL query."
+    )
+
+
+def test_xiyan() -> None:
+    prompt = make(XiYan, values="inline")
+    example = Example("1", "market", "How many shops?", None, evidence="a shop is a place")
+    _, user = prompt.messages(example, CATALOG, matches=MATCHES, detail=FULL)
+    schema = make(MSchema).schema(CATALOG, matches=MATCHES, detail=FULL)
+    assert user["content"] == (
+        "你是一名SQLite专家，现在需要阅读并理解下面的【数据库schema】描述，以及可能用到的【参考信息】，"
+        "并运用SQLite知识生成sql语句回答【用户问题】。\n【用户问题】\nHow many shops?\n\n"
+        f"【数据库schema】\n{schema}\n\n【参考信息】\na shop is a place\n\n【用户问题】\nHow many shops?\n\n```sql"
     )
 
 

@@ -22,6 +22,11 @@ from tutelage.text2sql.prompts.answer import answer_text, first_statement, sql_o
         ("I do not know.", ""),
         ("", ""),
         ("```sql\n```", ""),
+        ("SELECT 10 FROM t\n```", "SELECT 10 FROM t"),  # the prompt began the fence
+        ("<think>\n```sql\nSELECT 0\n```\n</think>\n\n```sql\nSELECT 11\n```", "SELECT 11"),
+        ("<think>\n\n</think>\n\nSELECT 12", "SELECT 12"),
+        ("so SELECT 0 it is\n</think>\nSELECT 13", "SELECT 13"),  # the template began the thought
+        ("<think>perhaps ```sql\nSELECT 0\n```", ""),  # cut off while it thought
     ],
 )
 def test_the_last_sql_block_counts(answer: str, sql: str) -> None:

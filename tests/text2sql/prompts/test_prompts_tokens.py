@@ -9,9 +9,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.model.tiny import train_tokenizer
 from tutelage.text2sql.prompts import Detail, Prompt, View
 from tutelage.text2sql.prompts.brief import Brief
-from tutelage.text2sql.prompts.chat import check_template, end_token, prompt_ids, text_ids
+from tutelage.text2sql.prompts.chat import check_template, end_token, exported_template, prompt_ids, text_ids
 from tutelage.text2sql.prompts.codes import Codes
 from tutelage.text2sql.prompts.ddl import Ddl
 from tutelage.text2sql.prompts.m_schema import MSchema
@@ -216,3 +217,24 @@ def test_templates_that_do_not_fit_the_tokenizer(qwen: PreTrainedTokenizerBase) 
         check_template(bare, "plain")
     for template in ("chatml", "own", "plain"):
         check_template(qwen, template)
+
+
+# What matters of Qwen3's and SmolLM3's: thinking unless it is turned off, and today's date.
+THINKING = (
+    "{%- set day = strftime_now('%d %B %Y') -%}"
+    "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false -%}{{ '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- endif -%}{%- endif -%}{{- day -}}"
+)
+
+
+def test_a_template_that_thinks_is_asked_without_thinking_and_on_one_day() -> None:
+    tokenizer = train_tokenizer(["SELECT"], vocabulary=300)
+    tokenizer.chat_template = THINKING
+    ids = prompt_ids(tokenizer, [{"role": "user", "content": "How many?"}], template="own")
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n26 July 2024"
+    )
+    tokenizer.chat_template = exported_template(tokenizer, "own")
+    assert exported_template(tokenizer, "own") == tokenizer.chat_template  # once is enough

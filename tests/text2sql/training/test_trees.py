@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config, Qwen3NextConfig
+from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config, Qwen3NextConfig, SmolLM3Config
 from transformers.models.auto import AutoModelForCausalLM
 
 from tutelage.core.errors import RunError
@@ -19,10 +19,19 @@ from tutelage.text2sql.training.self_check import check_packing
 
 VOCABULARY = 200
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+# Llama 3.2's scaling, with a context that the test's samples go beyond.
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
 CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen2": Qwen2Config(vocab_size=VOCABULARY, intermediate_size=48, tie_word_embeddings=True, **SIZES),  # GQA, tied
     "qwen3": Qwen3Config(vocab_size=VOCABULARY, intermediate_size=48, head_dim=16, **SIZES),  # norms on queries, keys
     "llama": LlamaConfig(vocab_size=VOCABULARY, intermediate_size=48, **SIZES),
+    "llama3": LlamaConfig(vocab_size=VOCABULARY, intermediate_size=48, rope_parameters=LLAMA3, **SIZES),
+    "smollm3": SmolLM3Config(  # the second layer knows no positions
+        vocab_size=VOCABULARY, intermediate_size=48, no_rope_layers=[1, 0], pad_token_id=0, **SIZES
+    ),
 }
 
 

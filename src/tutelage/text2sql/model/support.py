@@ -45,16 +45,40 @@ def check_support(config: PreTrainedConfig, *, path: str, longest: int) -> None:
     others = sorted(kinds - {"full_attention", "sliding_attention"})
     if others:
         raise ConfigError("model.path", f"{path} has layers of {', '.join(others)}, which cannot be packed", HINT)
+    _check_positions(text, path=path, longest=longest)
     _check_modules(config, path=path)
+
+
+def _check_positions(text: PreTrainedConfig, *, path: str, longest: int) -> None:
+    """Refuse rotary embeddings whose frequencies depend on the longest sample that is in the row."""
+    rope: dict[str, object] = getattr(text, "rope_parameters", None) or {}
+    kind = rope.get("rope_type")
+    if kind not in ("dynamic", "longrope"):
+        return
+    original = rope.get("original_max_position_embeddings") or text.max_position_embeddings
+    assert isinstance(original, int)
+    if longest > original:
+        raise ConfigError(
+            "data.max_length",
+            f"{longest} tokens, but the rotary embedding of {path} ({kind}) changes with the longest sample of a row "
+            f"beyond {original}",
+            f"set data.max_length={original} or less",
+        )
 
 
 def _check_modules(config: PreTrainedConfig, *, path: str) -> None:
     """Look at the network itself, built without memory: not every config says what its layers are."""
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    convolutions = {type(module).__name__ for module in network.modules() if isinstance(module, nn.Conv1d)}
-    if convolutions or not network._supports_attention_backend:
-        what = "has convolutional or recurrent layers" if convolutions else "has an attention of its own"
-        raise ConfigError("model.path", f"{path} ({type(network).__name__}) {what}, which cannot be packed", HINT)
+    model = f"{path} ({type(network).__name__})"
+    mixers = {type(m).__name__ for m in network.modules() if any(isinstance(part, nn.Conv1d) for part in m.children())}
+    if mixers:
+        what = f"{model} has convolutional or recurrent layers ({', '.join(sorted(mixers))}), which cannot be packed"
+        raise ConfigError("model.path", what, HINT)
+    if not network._supports_attention_backend:
+        kinds = {type(m).__name__ for m in network.modules() if type(m).__name__.endswith(("Attention", "Mixer"))}
+        named = ", ".join(sorted(kinds)) or "unnamed"
+        what = f"{model} has an attention of its own ({named}), which takes no kernel for packed rows"
+        raise ConfigError("model.path", what, HINT)
     if any(name.endswith("sinks") for name, _ in network.named_parameters()):
-        raise ConfigError("model.path", f"{path} has attention sinks, which the packed kernel leaves out", HINT)
+        raise ConfigError("model.path", f"{model} has attention sinks, which the packed kernel leaves out", HINT)

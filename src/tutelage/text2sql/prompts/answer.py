@@ -4,6 +4,8 @@ import re
 
 # The fence may name its language, or not; a block that the token limit cut off runs to the end.
 _FENCE = re.compile(r"```[ \t]*(\w*)[ \t]*\r?\n?(.*?)(?:```|\Z)", re.DOTALL)
+# What a model thought before it answered is no answer; a thought that the token limit cut off runs to the end.
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _QUERY = re.compile(r"\b(?:select|with)\b.*", re.DOTALL | re.IGNORECASE)
 
 
@@ -17,13 +19,17 @@ def sql_of(answer: str) -> str:
 
     The last block fenced as ``sql`` counts, then the last one of any language; without a fence, the text from
     its first SELECT or WITH to the first semicolon or blank line. Of several statements in a block the first
-    is kept. Empty if there is no query.
+    is kept. A block of thinking is left out first. Empty if there is no query.
     """
+    answer = _THOUGHT.sub("", answer)
+    if "</think>" in answer:  # begun by the chat template, so that the answer holds the end alone
+        answer = answer.rpartition("</think>")[2]
     blocks = [(language.lower(), body) for language, body in _FENCE.findall(answer)]
     bodies = [body for language, body in blocks if language in {"sql", "sqlite"}] or [body for _, body in blocks]
-    if bodies:
+    if bodies and bodies[-1].strip():
         text = bodies[-1]
-    elif match := _QUERY.search(answer):
+    # A prompt that ends with the fence's beginning (XiYan's) leaves its end to the answer.
+    elif match := _QUERY.search(answer.partition("```")[0]):
         text = re.split(r"\n\s*\n", match.group(), maxsplit=1)[0]
     else:
         return ""

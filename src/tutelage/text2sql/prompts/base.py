@@ -141,9 +141,7 @@ class Prompt(ABC):
         """Write the turns before the answer. A system turn is always given: templates differ where there is none."""
         detail = detail or Detail(self.comments, self.samples)
         dialect = DIALECTS[catalog.dialect].display
-        parts = [self.schema(catalog, matches=matches if self.values == "inline" else {}, detail=detail)]
-        if self.values == "after" and (found := self._matched(catalog, matches)):
-            parts.append("\n".join([MATCHED, *found]))
+        parts = [self.database(catalog, matches=matches, detail=detail)]
         if example.evidence:
             parts.append(f"Evidence: {example.evidence}")
         parts.append(f"Question: {example.question}\n{REQUEST.format(dialect=dialect)}")
@@ -151,6 +149,14 @@ class Prompt(ABC):
             {"role": "system", "content": SYSTEM.format(dialect=dialect)},
             {"role": "user", "content": "\n\n".join(parts)},
         ]
+
+    def database(self, catalog: Catalog, *, matches: Matches, detail: Detail) -> str:
+        """Write the schema, and the values that match a question where ``values`` says."""
+        if self.values == "inline":
+            return self.schema(catalog, matches=matches, detail=detail)
+        schema = self.schema(catalog, matches={}, detail=detail)
+        found = self._matched(catalog, matches)
+        return "\n\n".join([schema, "\n".join([MATCHED, *found])]) if found else schema
 
     def _matched(self, catalog: Catalog, matches: Matches) -> list[str]:
         """A line for each shown column with values that match the question, as SQL names and literals."""

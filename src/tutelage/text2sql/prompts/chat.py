@@ -5,6 +5,7 @@ tokenizer's version: Qwen2.5's template, for one, inserts a system turn of its o
 """
 
 import re
+from datetime import date
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tutelage.core.errors import ConfigError
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Template = Literal["chatml", "own", "plain"]
+
+# Templates such as Llama 3.2's and SmolLM3's write today's date, and a prompt must not change from day to day. This is
+# the date that Llama 3.2's own template falls back to.
+TODAY = date(2024, 7, 26)
+CHATML = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+PLAIN = "{%- for message in messages -%}{{ message['content'] + '\\n\\n' }}{%- endfor -%}"
 
 
 class Message(TypedDict):
@@ -94,7 +106,12 @@ def _own_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> l
         return content
 
     turns = [{"role": str(message["role"]), "content": hide(message["content"])} for message in messages]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    rendered = tokenizer.apply_chat_template(
+        turns,
+        tokenize=False,
+        add_generation_prompt=True,
+        chat_template=exported_template(tokenizer, "own"),
+    )
     assert isinstance(rendered, str)
     if not marker_of:
         return list(tokenizer.encode(rendered, add_special_tokens=False))
@@ -105,6 +122,27 @@ def _own_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> l
         elif piece:
             ids += tokenizer.encode(piece, add_special_tokens=False)
     return ids
+
+
+def exported_template(tokenizer: "PreTrainedTokenizerBase", template: Template) -> str:
+    """Write the chat template (Jinja) that renders what :func:`prompt_ids` encodes, also for programs of others.
+
+    Thinking and the date are fixed in it. A marker in the text of a turn is a marker for them.
+    """
+    if template == "chatml":
+        return CHATML
+    if template == "plain":
+        begins = tokenizer.encode("", add_special_tokens=True) == [tokenizer.bos_token_id]
+        return f"{{{{- bos_token -}}}}{PLAIN}" if begins else PLAIN
+    own = tokenizer.get_chat_template()
+    dated = re.sub(r"""strftime_now\((["'])(.*?)\1\)""", lambda match: f'"{_today(match.group(2))}"', own)
+    # Qwen3, SmolLM3 and others can think first, and a query is asked for. A template that cannot ignores this.
+    fixed = f'{{%- set enable_thinking = false -%}}{{%- set date_string = "{_today("%d %b %Y")}" -%}}'
+    return dated if dated.startswith(fixed) else fixed + dated
+
+
+def _today(form: str) -> str:
+    return TODAY.strftime(form)
 
 
 def text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
