@@ -1,9 +1,11 @@
-"""Take a run's student away: ``python export.py run=runs/…`` writes it for timm and as ONNX into ``<run>/export``.
+"""Take a run's model away: ``python export.py run=runs/…`` writes it, and a model card, into ``<run>/export``.
 
-``out=folder`` writes elsewhere, ``onnx=false`` leaves ONNX out. docs/networks.md says what the files are.
+An image classifier goes to timm and ONNX (docs/networks.md), a language model to a Hugging Face folder, GGUF and Ollama
+(docs/take_a_model_away.md). ``out=folder`` writes elsewhere.
 """
 
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -17,12 +19,25 @@ def main() -> None:
     from tutelage.core.errors import UserError
 
     startup.prepare()
-    from tutelage.multilabel.results.exporting import USAGE, ExportSettings, export_run
-
     try:
-        export_run(parse_arguments(arguments, ExportSettings, usage=USAGE))
+        if trains_language_models(arguments):
+            from tutelage.text2sql.export import command
+
+            command.export_run(parse_arguments(arguments, command.ExportSettings, usage=command.USAGE))
+        else:
+            from tutelage.multilabel.results import exporting
+
+            exporting.export_run(parse_arguments(arguments, exporting.ExportSettings, usage=exporting.USAGE))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def trains_language_models(arguments: list[str]) -> bool:
+    """Whether the run is one of task=text2sql."""
+    from tutelage.core.run_folder import load_config
+
+    folder = next((text.removeprefix("run=") for text in arguments if text.startswith("run=")), None)
+    return folder is not None and str(load_config(Path(folder)).task._target_).startswith("tutelage.text2sql.")
 
 
 if __name__ == "__main__":
