@@ -2,6 +2,7 @@
 
 Without a question it stays, and answers one after the other. ``database=other.sqlite`` asks another database,
 ``db_id=…`` one of several, ``rows=50`` prints more, ``format=json`` is for programs. Databases are only read.
+``inference=api inference.base_url=… inference.model=…`` asks a model behind a server, also without a run.
 """
 
 import os
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from tutelage.text2sql.inference.session import LoadedRun
 
 
-def load_run(folder: Path, *, device: str, trusted: Collection[str]) -> "LoadedRun":
+def load_run(
+    folder: Path | None, *, device: str, changes: tuple[str, ...], database: Path | None, trusted: Collection[str]
+) -> "LoadedRun":
     """Open a run; the libraries of its model take seconds to load, so they wait until the command line is checked."""
     from tutelage.text2sql import task
 
-    return task.load_run(folder, device=device, trusted=trusted)
+    return task.load_run(folder, device=device, changes=changes, database=database, trusted=trusted)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 HEAVY = {"torch", "transformers", "lightning"}
+ROOMS = ("data", "database", "evaluation", "explore", "export", "inference", "model", "prompts", "results", "training")
 # folder or file → what nothing in it may import
 FORBIDDEN = {
     "tutelage/core": {"tutelage.multilabel", "tutelage.text2sql"},
@@ -18,6 +19,8 @@ FORBIDDEN = {
     "tutelage/multilabel/networks": {"tutelage.multilabel.methods", "tutelage.multilabel.results", "lightning"},
     "tutelage/multilabel/data": {"tutelage.multilabel.networks", "tutelage.multilabel.methods"},
     "tutelage/text2sql/explore": HEAVY | {"tutelage.text2sql.model", "tutelage.text2sql.training"},
+    "tutelage/text2sql/api": HEAVY | {f"tutelage.text2sql.{room}" for room in ROOMS},
+    "tutelage/text2sql/export": {"tutelage.text2sql.training", "tutelage.text2sql.inference", "lightning"},
     "tutelage/text2sql/database": HEAVY
     | {
         f"tutelage.text2sql.{room}"

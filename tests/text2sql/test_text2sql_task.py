@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from api_server import completion, send, serve
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, MistralConfig
@@ -206,7 +207,7 @@ def test_answers_of_a_run_are_scored_by_the_published_scorer(
 
 
 def test_a_finished_run_answers_with_other_settings_and_data(
-    own: list[str], spider_root: Path, compose_config: Compose, tmp_path: Path
+    own: list[str], spider_root: Path, compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
     before = run.train(compose_config(*SMALL, *own, "method.held_out=0.3", "trainer.max_epochs=1"), folder=folder)
@@ -243,6 +244,14 @@ def test_a_finished_run_answers_with_other_settings_and_data(
     assert not [name for name in other if "held_out" in name]
     with pytest.raises(ConfigError, match="fixed when the run was trained"):
         evaluate(folder, changes=["model.layers=3"])
+    # Answered by a server: the run's data and prompt, and nobody's weights.
+    shutil.move(folder / "model" / "model.safetensors", tmp_path / "model.safetensors")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serve() as server:
+        server.script = [send(completion("SELECT count(*) FROM person"))]
+        changes = ["inference=api", f"inference.base_url={server.url}", "inference.model=m"]
+        assert evaluate(folder, changes=changes, out=tmp_path / "served")["test/ex"] == 50.0
 
 
 def test_a_model_as_it_is_answers_in_the_same_harness(

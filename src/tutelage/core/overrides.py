@@ -38,6 +38,22 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         ) from None
 
 
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose ``conf/config.yaml`` outside a run of Hydra.
+
+    Raises:
+        ConfigError: It does not compose.
+    """
+    parse(overrides)
+    config.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError("config", str(error).splitlines()[0], "correct it") from None
+
+
 def apply(
     cfg: DictConfig, overrides: Sequence[str], *, changeable: Collection[str], kept: Mapping[str, Collection[str]]
 ) -> DictConfig:

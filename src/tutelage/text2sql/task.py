@@ -1,7 +1,10 @@
 """The text-to-SQL task: a language model learns a database, and is scored by what its queries give."""
 
+import atexit
 import gc
+import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +14,9 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
+from transformers import PreTrainedTokenizerBase
 
-from tutelage.core import precision, run, run_folder
+from tutelage.core import overrides, precision, run, run_folder
 from tutelage.core.build import build, locate, split
 from tutelage.core.config import Config
 from tutelage.core.distributed import gather
@@ -31,13 +35,14 @@ from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import PREDICTIONS, Answer, Answerer, Inference, write_predictions
+from tutelage.text2sql.inference.api_engine import ApiEngine, Served, counting_tokenizer
 from tutelage.text2sql.inference.generate import Engine, TransformersEngine
 from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.model import sharding
 from tutelage.text2sql.model.adapters import Adapter, Full, Lora
 from tutelage.text2sql.model.language_model import DTYPES, LanguageModel, Pretrained, load
-from tutelage.text2sql.model.saved import MERGED, MODEL, load_trained, load_untrained, merge
+from tutelage.text2sql.model.saved import MERGED, MODEL, base_of, load_trained, load_untrained, merge
 from tutelage.text2sql.model.support import check_support
 from tutelage.text2sql.model.tiny import Tiny
 from tutelage.text2sql.prompts import Prompt, answer_text
@@ -86,6 +91,12 @@ class Text2SqlTask(Task):
         explore_settings(self.explore_settings)
         if self.inference.engine == "vllm":
             self._check_vllm()
+        if isinstance(self.inference, Served):
+            raise ConfigError(
+                "inference",
+                "api asks a server, which does not have what is trained here",
+                "train with another, export the model, serve it, and score it: evaluate.py run=… inference=api",
+            )
         if self.method.explores and self.source.explored is None:
             self.choice.of(self.source)
         if not self.method.explores:
@@ -183,7 +194,9 @@ class Text2SqlTask(Task):
     def prepare_scoring(self) -> None:
         self.cfg.report.base = False  # the models it is compared with were scored at the run's end
         self.rescored = True
-        self.pretrained = self.base(self.folder / MODEL)
+        if isinstance(self.inference, Served) and self.cfg.trainer.devices > 1:
+            raise ConfigError("trainer.devices", "one process asks the server", "set inference.concurrency instead")
+        self.pretrained = base_of(self.model_spec, self.folder / MODEL)
         # Explored questions that were held out stand in the run's own items.csv: nothing is explored again.
         held_out = [
             example
@@ -200,8 +213,10 @@ class Text2SqlTask(Task):
         with_sql = [example for example in self.source.split("test") if example.sql is not None]
         return thin(with_sql, self.loading.test_size, "test", seed=0)
 
-    def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> Text2SqlModule:
+    def scoring_module(self, datamodule: LightningDataModule, *, checkpoint: Path) -> LightningModule:
         """Load what the run saved, which is its best checkpoint; the weights that it started from are not needed."""
+        if isinstance(self.inference, Served):
+            return LightningModule()  # a server has the weights
         saved = self.folder / MODEL
         model = load_trained(self.pretrained, saved, adapter=self.adapter)
         return Text2SqlModule(model, optim=build(self.cfg.optim, where="optim"), validation=lambda model, indices: [])
@@ -261,13 +276,6 @@ class Text2SqlTask(Task):
             texts += [example.question, answer_text(example.sql)]
         folder = self.model_spec.folder(self.store, texts=texts, seed=self.cfg.seed)
         return Pretrained(str(folder))
-
-    def base(self, saved: Path) -> Pretrained:
-        """Name the model that a saved adapter belongs to; a model that was saved whole needs none."""
-        if isinstance(self.model_spec, Pretrained):
-            return self.model_spec
-        config = saved / "adapter_config.json"
-        return Pretrained(read_json(config)["base_model_name_or_path"] if config.is_file() else str(saved))
 
     @cached_property
     def executor(self) -> Executor:
@@ -336,6 +344,8 @@ class Text2SqlTask(Task):
     # ---- scores -------------------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule) -> Metrics:
+        if isinstance(self.inference, Served):
+            return self._answer_and_keep(trainer, self.pretrained.tokenizer(), self._served(), context=self._context)
         assert isinstance(module, Text2SqlModule)
         model, own = module.model, not self.rescored  # what is scored again was saved
         dtype = DTYPES[self.pretrained.dtype]
@@ -350,12 +360,10 @@ class Text2SqlTask(Task):
                 model.to(dtype)  # what is saved is what is scored
             if trainer.is_global_zero and own:
                 model.save(self.folder / MODEL)
-        metrics, answers, items = self._test(trainer, model, self._test_engine(model, saved=self.folder / MODEL))
-        if trainer.is_global_zero:
-            write_predictions(self.out / PREDICTIONS, answers)
-            write_items(self.out / ITEMS, items)
-            if self.cfg.report.merge and model.adapted and own:
-                merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
+        engine = self._test_engine(model, saved=self.folder / MODEL)
+        metrics = self._answer_and_keep(trainer, model.tokenizer, engine, context=self._context)
+        if trainer.is_global_zero and self.cfg.report.merge and model.adapted and own:
+            merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
         if self.cfg.report.base:
             model.cpu()
             metrics |= self._score_other(trainer, "base", lambda: load_untrained(self.pretrained, adapter=self.adapter))
@@ -376,16 +384,18 @@ class Text2SqlTask(Task):
             )
         else:
             model = loaded().to(device)
-        scored, _, _ = self._test(trainer, model, self.engine(model))
+        scored, _, _ = self._test(trainer, model.tokenizer, self.engine(model), context=self._context)
         del model
         free_memory()
         return {f"{role}/{name}": value for name, value in scored.items()}
 
     def describe(self) -> dict[str, Any]:
+        asked = self.inference
+        model = f"{asked.model} at {asked.base_url}" if isinstance(asked, Served) else self.pretrained.path
         return {
             "data": {"fingerprint": self.source.fingerprint, **self.source.notes},
             "corpus": self.corpus.notes,
-            "model": self.pretrained.path,
+            "model": model,
             "sharing": read_json(sharing) if (sharing := self.folder / SHARING_FILE).is_file() else {},
         }
 
@@ -409,12 +419,14 @@ class Text2SqlTask(Task):
         """
         task = run.make_task(cfg, folder=folder, out=folder)
         assert isinstance(task, cls)
-        if isinstance(task.model_spec, Tiny):
+        served = isinstance(task.inference, Served)
+        if isinstance(task.model_spec, Tiny) and not served:
             raise ConfigError(
                 "predictions",
                 "nothing to score",
                 "give a file (predictions=a.sql, or two to compare: a.sql,b.sql), a run (run=…), or a model that knows "
-                "SQL: model=qwen2_5_coder_0_5b, or model=smollm2_135m model.path=<folder>",
+                "SQL: model=qwen2_5_coder_0_5b, model=smollm2_135m model.path=<folder>, or one behind a server: "
+                "inference=api",
             )
         if isinstance(task.prompt, Bare):
             raise ConfigError(
@@ -424,17 +436,20 @@ class Text2SqlTask(Task):
         _check_any(tested)
         notes = {"seeds": 0, "explored_pairs": 0, "explored_in": "nothing was explored", "test": len(tested)}
         task.corpus = Corpus(stages=[], val=[], test=tested, held_out=[], notes=notes)
-        config = task.model_spec.config()
-        task.answerer.check(
-            task.pretrained.tokenizer(), tested, context=config.get_text_config().max_position_embeddings
-        )
+        # Where only a server has the model, prompts are measured by a count of our own.
+        unknown = isinstance(task.model_spec, Tiny)
+        tokenizer = counting_tokenizer() if unknown else task.pretrained.tokenizer()
+        context = None if unknown else task._context
+        task.answerer.check(tokenizer, tested, context=context)
         seed_everything(cfg.seed, workers=True, verbose=False)
         trainer = run.make_trainer(task, callbacks=[], loggers=[])
-        model = load_untrained(task.pretrained, adapter=Full()).eval().to(trainer.strategy.root_device)
-        metrics, answers, items = task._test(trainer, model, task._test_engine(model, saved=Path(task.pretrained.path)))
         folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(folder / PREDICTIONS, answers)
-        write_items(folder / ITEMS, items)
+        if served:
+            engine: Engine = task._served()
+        else:
+            model = load_untrained(task.pretrained, adapter=Full()).eval().to(trainer.strategy.root_device)
+            engine = task._test_engine(model, saved=Path(task.pretrained.path))
+        metrics = task._answer_and_keep(trainer, tokenizer, engine, context=context)
         run_folder.save_config(OmegaConf.masked_copy(cfg, list(Config.__dataclass_fields__)), folder)
         write_json(folder / MANIFEST, {**environment(run.ROOT), "trained": False, **task.describe()})
         write_json(folder / METRICS, metrics)
@@ -469,7 +484,25 @@ class Text2SqlTask(Task):
         free_memory()
         return VllmEngine(saved, base=self.pretrained, end_token=end, seed=self.cfg.seed, context=context)
 
-    def _test(self, trainer: Trainer, model: LanguageModel, engine: Engine) -> tuple[Metrics, list[Answer], list[Item]]:
+    def _served(self) -> ApiEngine:
+        """A server that answers the test; answers are kept beside the scores, and not asked for twice."""
+        assert isinstance(self.inference, Served)
+        return ApiEngine(self.inference, folder=self.out, seed=self.cfg.seed)
+
+    def _answer_and_keep(
+        self, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, engine: Engine, *, context: int | None
+    ) -> Metrics:
+        """Answer and score the test, and write predictions and items."""
+        metrics, answers, items = self._test(trainer, tokenizer, engine, context=context)
+        if trainer.is_global_zero:
+            write_predictions(self.out / PREDICTIONS, answers)
+            write_items(self.out / ITEMS, items)
+            _warn_of_unanswered(answers)
+        return metrics
+
+    def _test(
+        self, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, engine: Engine, *, context: int | None
+    ) -> tuple[Metrics, list[Answer], list[Item]]:
         """Answer and score the test questions and the held-out explored ones; each rank takes its share."""
         metrics: Metrics = {}
         all_answers: list[Answer] = []
@@ -479,12 +512,13 @@ class Text2SqlTask(Task):
                 continue
             mine = examples[trainer.global_rank :: trainer.world_size]
             with trainer.precision_plugin.forward_context():  # as in validation
-                context = model.causal.config.get_text_config().max_position_embeddings
-                answers = self.answerer.answer(engine, model.tokenizer, mine, context=context)
+                answers = self.answerer.answer(engine, tokenizer, mine, context=context)
             items = self.scorer.score(mine, [answer.sql for answer in answers])
             answers, items = gather(answers, trainer.world_size), gather(items, trainer.world_size)
             metrics |= as_metrics(f"test/{name}", accuracy(items))
             metrics[f"test/{name}_schema_filtered"] = sum(bool(answer.dropped) for answer in answers)
+            if unanswered := sum(bool(answer.unanswered) for answer in answers):
+                metrics[f"test/{name}_unanswered"] = unanswered
             doubtful = set(self.source.notes.get("doubtful_databases", ()))
             if name == "ex" and doubtful:
                 sound = [item for item in items if item.example.db_id not in doubtful]
@@ -512,6 +546,18 @@ class Text2SqlTask(Task):
         return Encoder(self.answerer, tokenizer, steady=steady, longest=self.loading.max_length)
 
 
+def _warn_of_unanswered(answers: Sequence[Answer]) -> None:
+    """Count the questions that a server gave no answer to, by its reason."""
+    reasons = Counter(answer.unanswered for answer in answers if answer.unanswered)
+    if reasons:
+        told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+        warnings.warn(
+            f"{reasons.total()} of {len(answers)} questions have no answer and count as wrong ({told}). "
+            f"{PREDICTIONS} names them; the same command with the same out= asks for these alone",
+            stacklevel=2,
+        )
+
+
 def _check_any(examples: Sequence[Example]) -> None:
     if not examples:
         raise ConfigError("data", "no test questions with SQL to score on", "give some (data=own: data.test=…)")
@@ -529,36 +575,73 @@ def as_metrics(name: str, found: Accuracy) -> Metrics:
     return {f"{name}{part}": value for part, value in parts.items()}
 
 
-def load_run(folder: Path, *, device: str, trusted: Collection[str] = ()) -> LoadedRun:
-    """Open a finished run's folder, to ask its model.
+def load_run(
+    folder: Path | None,
+    *,
+    device: str,
+    changes: Sequence[str] = (),
+    database: Path | None = None,
+    trusted: Collection[str] = (),
+) -> LoadedRun:
+    """Open a finished run's folder, to ask its model; or a server, which may be asked without a run.
 
     Args:
-        folder: The run's.
-        device: Where its model goes.
+        folder: The run's; None asks a server.
+        device: Where the model goes.
+        changes: Overrides of ``inference`` and ``prompt``.
+        database: What is asked where there is no run.
         trusted: Packages, beside this one, whose classes the run's config may name.
 
     Raises:
         ConfigError: No run, one that is not finished, or one of another task.
     """
+    if folder is None:
+        return _load_server(changes, database=database)
     cfg = run_folder.load_config(folder, trusted=trusted)
     if task_class(cfg) is not Text2SqlTask:
         raise ConfigError("run", f"{folder} is a run of another task", "give a run of task=text2sql")
     fit_to_machine(cfg)
+    cfg = overrides.apply(cfg, changes, changeable={"inference", "prompt"}, kept={})
     saved = folder / MODEL
     if not saved.is_dir():
         raise ConfigError("run", f"{folder} holds no model yet", f"finish it with: python train.py run={folder}")
-    if cfg.get("adapter") is not None and build(cfg.adapter, where="adapter").quantization and device == "cpu":
-        saved = folder / MERGED
-        if not saved.is_dir():
-            raise ConfigError(
-                "run",
-                f"{folder} trained an adapter on a model in 4 bits, which needs a CUDA device",
-                "ask on a machine that has one, or train with report.merge=true, which also writes a model that any "
-                "machine loads",
-            )
-        cfg.adapter = {"_target_": "tutelage.text2sql.model.adapters.Full"}
+    served = str(cfg.inference.engine) == "api"
+    if not served and cfg.get("adapter") is not None:
+        quantised = build(cfg.adapter, where="adapter").quantization
+        if quantised and device == "cpu":
+            saved = folder / MERGED
+            if not saved.is_dir():
+                raise ConfigError(
+                    "run",
+                    f"{folder} trained an adapter on a model in 4 bits, which needs a CUDA device",
+                    "ask on a machine that has one, or train with report.merge=true, which also writes a model that "
+                    "any machine loads",
+                )
+            cfg.adapter = {"_target_": "tutelage.text2sql.model.adapters.Full"}
     task = run.make_task(cfg, folder=folder, out=folder)
     assert isinstance(task, Text2SqlTask)
-    model = load_trained(task.base(saved), saved, adapter=task.adapter).eval()
+    base = base_of(task.model_spec, saved)
+    context: int = base.config().get_text_config().max_position_embeddings
+    if isinstance(task.inference, Served):
+        return LoadedRun(None, base.tokenizer(), context, _session_engine(task.inference, task.cfg.seed), task.answerer)
+    model = load_trained(base, saved, adapter=task.adapter).eval()
     # A quantised model is on its device from the start, and stays there.
-    return LoadedRun(model if task.adapter.quantization else model.to(device), task.engine(model), task.answerer)
+    model = model if task.adapter.quantization else model.to(device)
+    return LoadedRun(model, model.tokenizer, context, task.engine(model), task.answerer)
+
+
+def _load_server(changes: Sequence[str], *, database: Path | None) -> LoadedRun:
+    prompt = [] if any(change.startswith("prompt=") for change in changes) else ["prompt=ddl"]
+    composed = overrides.compose_config(
+        ["task=text2sql", "data=own", f"data.database='{database}'", "run=asked", *prompt, *changes]
+    )
+    task = run.make_task(composed, folder=Path("asked"), out=Path("asked"))
+    assert isinstance(task, Text2SqlTask) and isinstance(task.inference, Served)
+    return LoadedRun(None, counting_tokenizer(), None, _session_engine(task.inference, composed.seed), task.answerer)
+
+
+def _session_engine(inference: Served, seed: int) -> ApiEngine:
+    """A server for a session; its answers are kept as long as the process."""
+    folder = tempfile.TemporaryDirectory(prefix="tutelage-")
+    atexit.register(folder.cleanup)
+    return ApiEngine(inference, folder=Path(folder.name), seed=seed)

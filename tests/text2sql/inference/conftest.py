@@ -24,7 +24,6 @@ def shop(tmp_path: Path) -> Path:
 def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
     """A run whose model answers from ``answers``, one after the other."""
     tokenizer = train_tokenizer(["SELECT name FROM item"], vocabulary=400)
-    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=1000))
     made = SimpleNamespace(answers=[], folder=tmp_path / "run", source=source_of(shop))
     made.folder.mkdir()
 
@@ -32,9 +31,15 @@ def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
         def generate(self, requests: Sequence[Request], decoding: object) -> list[list[str]]:
             return [[made.answers.pop(0)] for _ in requests]
 
-    def load_run(folder: Path, *, device: str, trusted: Collection[str] = ()) -> LoadedRun:
+    def load_run(
+        folder: Path | None,
+        *,
+        device: str,
+        changes: tuple[str, ...] = (),
+        database: Path | None = None,
+        trusted: Collection[str] = (),
+    ) -> LoadedRun:
         made.trusted = trusted
-
         answerer = Answerer(
             made.source,
             prompt=Brief(template="chatml", comments=False, samples=0, max_values=2, max_tokens=500),
@@ -42,8 +47,7 @@ def run(tmp_path: Path, shop: Path) -> SimpleNamespace:
             executor=Executor(workers=0, limits=Limits()),
             store=None,
         )
-        model = SimpleNamespace(tokenizer=tokenizer, causal=SimpleNamespace(config=config))
-        return LoadedRun(model, Engine(), answerer)  # type: ignore[arg-type]
+        return LoadedRun(None, tokenizer, 1000, Engine(), answerer)
 
     made.load_run = load_run
     return made

@@ -13,9 +13,10 @@ from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.inference.asking import AskSettings, ask, choose_database, parse
 from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.terminal import print_answer
+from tutelage.text2sql.task import load_run
 
 
-def never(folder: Path, *, device: str) -> LoadedRun:
+def never(*_: object, **__: object) -> LoadedRun:
     raise AssertionError("refused before the run is opened")
 
 
@@ -114,6 +115,19 @@ def test_a_run_that_is_none(tmp_path: Path) -> None:
         ask(AskSettings(run=tmp_path / "nowhere", question="Q?"), never)
     with pytest.raises(DataError, match="no file"):
         ask(AskSettings(run=tmp_path, question="Q?", database=tmp_path / "nothing.sqlite"), never)
+
+
+def test_a_run_of_the_other_task(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    config = {"task": {"_target_": "tutelage.multilabel.task.MultilabelTask"}}
+    (tmp_path / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"is a run of another task. Give a run of task=text2sql"):
+        ask(AskSettings(run=tmp_path, question="Q?"), load_run)
+
+
+def test_a_question_of_100_kb(run: SimpleNamespace) -> None:
+    with pytest.raises(DataError, match="question: 100,000 characters"):
+        ask(AskSettings(run=run.folder, question="x" * 100_000), run.load_run)
 
 
 def test_a_result_without_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The page of ask.py: its API, and what a person sees and does in a real browser."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,12 @@ def test_who_may_come_in(session: Session) -> None:
     assert client.get("/").status_code == 403 and client.get("/?token=wrong").status_code == 403
     assert client.get("/?token=secret").status_code == 200
     assert client.get("/api/schema", headers={"x-token": "secret"}).status_code == 200
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(ConfigError, match=r"web: the page needs FastAPI .* Pip install fastapi uvicorn"):
+        check_page("127.0.0.1", 0)
 
 
 def test_an_address_that_cannot_be_used(run: SimpleNamespace) -> None:

@@ -13,7 +13,7 @@ from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.database.executor import Executor, Query, Result
 from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.database.values import ValueIndex
-from tutelage.text2sql.inference.generate import Decoding, Engine, Request
+from tutelage.text2sql.inference.generate import Decoding, Engine, NoAnswer, Request
 from tutelage.text2sql.inference.select import Candidate, Selection, choose
 from tutelage.text2sql.inference.vllm import check_vllm
 from tutelage.text2sql.prompts import Encoded, Matches, Prompt, View, sql_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REPAIR = "This query fails: {error}\nAnswer with a corrected query in a ```sql block."
 PREDICTIONS = "predictions.jsonl"  # of a run's folder
 NO_QUERY = "the answer holds no query"
+NO_ANSWER = "no answer: "  # begins the error of a candidate that a server did not write
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Inference:
     """How questions are answered (``conf/inference/*.yaml``).
 
     Attributes:
-        engine: What generates: ``transformers``, or ``vllm`` for a saved model on a GPU.
+        engine: What generates: ``transformers``, ``vllm`` for a saved model on a GPU, or ``api`` for a server
+            (``api_engine.Served`` then says which).
         kind: ``greedy``, ``beam`` or ``sample``.
         candidates: Answers to each question.
         temperature: Sampling temperature.
@@ -43,7 +45,7 @@ class Inference:
         batch_size: Rows at a time.
     """
 
-    engine: Literal["transformers", "vllm"]
+    engine: Literal["transformers", "vllm", "api"]
     kind: Literal["greedy", "beam", "sample"]
     candidates: int
     temperature: float
@@ -93,6 +95,12 @@ class Answer:
     chosen: int
     candidates: tuple[Candidate, ...]
     dropped: tuple[str, ...]
+
+    @property
+    def unanswered(self) -> str:
+        """Why the model wrote nothing; empty if it wrote something."""
+        error = self.candidates[self.chosen].error
+        return error.removeprefix(NO_ANSWER) if error.startswith(NO_ANSWER) else ""
 
     def record(self) -> dict[str, Any]:
         """As a line of ``predictions.jsonl``."""
@@ -228,14 +236,18 @@ class Answerer:
         """
         room = None if context is None else context - self.inference.max_new_tokens
         encoded = [self.encode(tokenizer, example) for example in examples]
-        requests = [Request(example.id, prompt.prompt_ids) for example, prompt in zip(examples, encoded, strict=True)]
+        requests = [
+            Request(example.id, prompt.prompt_ids, tuple(prompt.messages))
+            for example, prompt in zip(examples, encoded, strict=True)
+        ]
         texts = engine.generate(requests, self.inference.decoding())
         answers = self._select(examples, encoded, texts)
         for number in range(1, self.inference.repair_rounds + 1):
             # Also where none is broken: the engine of a sharded model has to be called in all processes or in none.
             broken = [index for index, answer in enumerate(answers) if not _runs(answer)]
-            asked = {index: self._repair(tokenizer, encoded[index], answers[index]) for index in broken}
-            fitting = [index for index in broken if room is None or len(asked[index]) <= room]
+            broken = [index for index in broken if not answers[index].unanswered]  # there is nothing to repair
+            asked = {index: self._repair(tokenizer, encoded[index], answers[index], number) for index in broken}
+            fitting = [index for index in broken if room is None or len(asked[index].prompt_ids) <= room]
             if len(fitting) < len(broken):
                 warnings.warn(
                     f"queries that fail and are not repaired: {len(broken) - len(fitting)}. Prompt, query and error "
@@ -243,11 +255,11 @@ class Answerer:
                     stacklevel=2,
                 )
             broken = fitting
-            retries = [Request(f"{answers[index].id}#{number}", asked[index]) for index in broken]
+            retries = [asked[index] for index in broken]
             repaired = engine.generate(retries, self.inference.greedy().decoding())
             results = self._run([examples[index] for index in broken], [[sql_of(text)] for (text,) in repaired])
             for index, (text,), (result,) in zip(broken, repaired, results, strict=True):
-                candidate = Candidate(text, sql_of(text), result.status, result.error, round=number)
+                candidate = Candidate(str(text), sql_of(text), result.status, _why(text, result.error), round=number)
                 answers[index] = _with_repair(answers[index], candidate)
         return answers
 
@@ -262,12 +274,16 @@ class Answerer:
         for number, (example, prompt) in enumerate(zip(examples, encoded, strict=True)):
             written, queries = texts[number], sqls[number]
             if all_results is None:
-                chosen, candidates = 0, [Candidate(text, sql) for text, sql in zip(written, queries, strict=True)]
+                chosen = 0
+                candidates = [
+                    Candidate(str(text), sql, "error" if isinstance(text, NoAnswer) else None, _why(text, ""))
+                    for text, sql in zip(written, queries, strict=True)
+                ]
             else:
                 results = next(all_results)
                 chosen, counts = choose(self.inference.select, queries, results)
                 candidates = [
-                    Candidate(text, sql, result.status, result.error, count)
+                    Candidate(str(text), sql, result.status, _why(text, result.error), count)
                     for text, sql, result, count in zip(written, queries, results, counts, strict=True)
                 ]
             answers.append(
@@ -296,15 +312,21 @@ class Answerer:
             found = {sql: next(stream) for sql in once}
             yield [found.get(sql, Result("error", (), [], NO_QUERY, 0.0)) for sql in queries]
 
-    def _repair(self, tokenizer: "PreTrainedTokenizerBase", prompt: Encoded, answer: Answer) -> list[int]:
-        """The prompt with the failed answer and its error."""
+    def _repair(self, tokenizer: "PreTrainedTokenizerBase", prompt: Encoded, answer: Answer, number: int) -> Request:
+        """The prompt with the failed answer and its error; ``number`` counts the repairs of an answer."""
         failed = answer.candidates[answer.chosen]
         turns: list[Message] = [
             *prompt.messages,
             {"role": "assistant", "content": failed.text},
             {"role": "user", "content": REPAIR.format(error=failed.error)},
         ]
-        return prompt_ids(tokenizer, turns, template=self.prompt.template)
+        ids = prompt_ids(tokenizer, turns, template=self.prompt.template)
+        return Request(f"{answer.id}#{number}", ids, tuple(turns))
+
+
+def _why(text: str, error: str) -> str:
+    """A candidate's error: that of its query, unless there is no answer at all."""
+    return f"{NO_ANSWER}{text.why}" if isinstance(text, NoAnswer) else error
 
 
 def write_predictions(path: Path, answers: Sequence[Answer]) -> None:

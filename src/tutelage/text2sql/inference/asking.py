@@ -1,8 +1,9 @@
 """A question in words, a query and its rows in return: what ``ask.py`` does."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tutelage.text2sql.inference.session import LoadedRun
 
 USAGE = 'python ask.py run=runs/… "How many flights left JFK late?"'
+SERVED = "python ask.py database=my.sqlite inference=api inference.base_url=http://localhost:8000/v1 inference.model=…"
+# What is changed of a run's config; anything else without a key is the question.
+_CHANGE = re.compile(r"\+?(inference|prompt)(\.\w+)*=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,8 @@ class AskSettings:
     """The command line.
 
     Attributes:
-        run: The folder of a finished run.
+        run: The folder of a finished run; null where a server answers (inference=api) about another database.
+        changes: Of the run's config: ``inference=…``, ``inference.temperature=…``, ``prompt=…``.
         question: In words; empty for a session.
         database: Another SQLite file to ask than the run's own; null for the run's.
         db_id: Which of the run's databases; null where there is only one.
@@ -37,7 +42,8 @@ class AskSettings:
         trust: Packages, with commas between them, whose classes the run's config may name.
     """
 
-    run: Path
+    run: Path | None = None
+    changes: tuple[str, ...] = ()
     question: str = ""
     database: Path | None = None
     db_id: str | None = None
@@ -53,11 +59,20 @@ def parse(arguments: Sequence[str]) -> AskSettings:
     """Read ``key=value`` and the question, which is whatever has no key.
 
     Raises:
-        ConfigError: No run, an unknown key, or a value of another type.
+        ConfigError: No run and no server, an unknown key, or a value of another type.
     """
-    keyed = [argument for argument in arguments if argument.partition("=")[1] and argument.split("=")[0].isidentifier()]
-    spoken = " ".join(argument for argument in arguments if argument not in keyed).strip()
-    return parse_arguments([*keyed, *([f"question={spoken}"] if spoken else [])], AskSettings, usage=USAGE)
+    changes = [argument for argument in arguments if _CHANGE.match(argument)]
+    others = [argument for argument in arguments if argument not in changes]
+    keyed = [argument for argument in others if argument.partition("=")[1] and argument.split("=")[0].isidentifier()]
+    spoken = " ".join(argument for argument in others if argument not in keyed).strip()
+    read = parse_arguments([*keyed, *([f"question={spoken}"] if spoken else [])], AskSettings, usage=USAGE)
+    settings = replace(read, changes=tuple(changes))
+    served = "inference=api" in changes
+    if settings.run is None and not served:
+        raise ConfigError("run", "not given", f"{USAGE}, or inference=api for a model behind a server")
+    if settings.run is None and settings.database is None:
+        raise ConfigError("database", "not given", f"name a SQLite file: {SERVED}")
+    return settings
 
 
 def choose_database(source: Source, settings: AskSettings, *, store: Store | None) -> tuple[Source, str]:
@@ -92,14 +107,14 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
 
     Args:
         settings: The command line.
-        load_run: Opens a run's folder: ``task.load_run``.
+        load_run: Opens a run's folder, or a server: ``task.load_run``.
 
     Raises:
         ConfigError, DataError: The run, the database or the question cannot be used.
         RunError: The model wrote no query that runs.
     """
     # Before the model's libraries, which take seconds to load.
-    if not settings.run.is_dir():
+    if settings.run is not None and not settings.run.is_dir():
         raise ConfigError("run", f"no folder {settings.run}", "give the folder that train.py named at its end")
     if settings.database is not None:
         check_file(settings.database)
@@ -120,8 +135,13 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
     from tutelage.text2sql.inference.session import LIMITS, Session, record
     from tutelage.text2sql.inference.terminal import converse, print_answer
 
-    trusted = tuple(name for name in settings.trust.split(",") if name)
-    run = load_run(settings.run, device="cuda" if torch.cuda.is_available() else "cpu", trusted=trusted)
+    run = load_run(
+        settings.run,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        changes=settings.changes,
+        database=settings.database,
+        trusted=tuple(name for name in settings.trust.split(",") if name),
+    )
     source, db_id = choose_database(run.answerer.source, settings, store=run.answerer.store)
     with Executor(workers=1, limits=LIMITS) as executor:
         session = Session(run, source=source, db_id=db_id, executor=executor)

@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicLayer
 
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.randomness import generator
+from tutelage.text2sql.prompts.chat import Message
 from tutelage.text2sql.prompts.prefixes import LEAST_SHARED, group_by_prefix
 
 if TYPE_CHECKING:
@@ -36,10 +37,30 @@ KEPT_BYTES = 2**31  # the most that a head may take between two batches; what is
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to answer. ``id`` names the example: with the seed, sampling is a function of it."""
+    """A prompt to answer.
+
+    Attributes:
+        id: Names the example: with the seed, sampling is a function of it.
+        prompt_ids: The prompt as token ids, for a model that is at hand.
+        messages: The same prompt as turns, for a server, which has a tokenizer of its own.
+    """
 
     id: str
     prompt_ids: list[int]
+    messages: tuple[Message, ...] = ()
+
+
+class NoAnswer(str):
+    """An empty text, and why a server gave none."""
+
+    why: str
+
+    @classmethod
+    def because(cls, why: str) -> "NoAnswer":
+        """Make one."""
+        made = cls("")
+        made.why = why
+        return made
 
 
 @dataclass(frozen=True, slots=True)

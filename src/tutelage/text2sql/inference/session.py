@@ -12,6 +12,8 @@ from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.inference.answer import Answer, Answerer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tutelage.text2sql.inference.generate import Engine
     from tutelage.text2sql.model.language_model import LanguageModel
 
@@ -22,15 +24,19 @@ MAX_QUESTION = 4_000  # characters
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """A finished run, opened to be asked.
+    """What can be asked: a finished run, opened, or a server.
 
     Attributes:
-        model: In eval mode, on its device.
-        engine: Generates with the model.
+        model: In eval mode, on its device; None where a server answers.
+        tokenizer: Measures prompts, and encodes them for the model.
+        context: The most tokens that the model attends to; None where that is not known.
+        engine: Answers.
         answerer: Of the run's own databases, with the prompt and the inference that it was scored with.
     """
 
-    model: "LanguageModel"
+    model: "LanguageModel | None"
+    tokenizer: "PreTrainedTokenizerBase"
+    context: int | None
     engine: "Engine"
     answerer: Answerer
 
@@ -96,10 +102,11 @@ class Session:
             raise DataError("question", what, f"ask in words, in at most {MAX_QUESTION:,} characters")
         evidence = f"The question before was: {after[0]} Its query was: {after[1]}" if after is not None else ""
         example = Example("asked", self.db_id, text, None, evidence=evidence)
-        tokenizer = self._run.model.tokenizer
-        context = self._run.model.causal.config.get_text_config().max_position_embeddings
-        self._answerer.check(tokenizer, [example], context=context)
-        (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example], context=context)
+        tokenizer = self._run.tokenizer
+        self._answerer.check(tokenizer, [example], context=self._run.context)
+        (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example], context=self._run.context)
+        if answer.unanswered:
+            raise RunError("inference", answer.unanswered, "see to the server, and ask again")
         if not answer.sql:
             raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
         return answer

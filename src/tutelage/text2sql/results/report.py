@@ -122,5 +122,5 @@ def _trained(notes: Mapping[str, Any]) -> bool:
 
 def _title(cfg: DictConfig, *, trained: bool) -> str:
     method, data, adapter = (str(cfg[key]._target_).rsplit(".", 1)[1] for key in ("method", "data", "adapter"))
-    path = cfg.model.get("path") or "tiny model"
+    path = cfg.inference.get("model") or cfg.model.get("path") or "tiny model"
     return f"{method} on {data}, {path} ({adapter})" if trained else f"{path} on {data}, untrained"
