@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from tutelage.core import startup
 from tutelage.core.arguments import parse_arguments
 from tutelage.core.errors import ConfigError
-from tutelage.multilabel.results.exporting import USAGE, ExportSettings, export_run
+from tutelage.core.run_folder import load_config
+from tutelage.multilabel.networks.network import Network
+from tutelage.multilabel.results import model_card
+from tutelage.multilabel.results.exporting import USAGE, ExportSettings, export_run, open_student
 
 ROOT = Path(__file__).resolve().parents[3]
 LABELS = ["zero", "one", "two/three"]
@@ -33,6 +36,49 @@ def test_a_run_gives_up_its_student(run: Path) -> None:
     kept = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(exported["fc.weight"], kept["student.head.classifier.weight"])
     torch.testing.assert_close(exported["conv1.0.weight"], kept["student.backbone.conv1.0.weight"])
+
+
+def test_the_card(run: Path) -> None:
+    scores = {"mAP": 71.5, "mAP_low": 66.1, "mAP_high": 75.9, "CF1": 60.0}
+    metrics = {f"test/{name}": value for name, value in scores.items()} | {"teacher/test/mAP": 80.25}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    versions = {"torch": "2.15", "timm": "1.0"}
+    told = {"labels": LABELS, "git": "abc", "versions": versions, "data": {"fingerprint": "f00d", "selection": "val"},
+            "protocols": {"mAP": "all-point AP."}}  # fmt: skip
+    (run / "manifest.json").write_text(json.dumps(told))
+    rows = ["label,positives,student_AP", "zero,40,91.5", "one,12,33.25", "two/three,0,"]
+    (run / "classes.csv").write_text("\n".join(rows) + "\n")
+    export_run(ExportSettings(run=run, onnx=False))
+    text = (run / "export" / "README.md").read_text()
+    assert "| mAP | 71.50 (66.1–75.9) | 80.25 |" in text and "all-point AP." in text and "`f00d`" in text
+    table = text[text.index("## Where it fails") :]
+    assert table.index("| one | 33.2 | 12 |") < table.index("| zero | 91.5 | 40 |")
+    assert "Without any positive in the test split, so never scored: two/three." in table
+    assert "onnxruntime" not in text and 'load_file("timm.safetensors")' in text
+    assert "{{" not in text and "{%" not in text
+    code = text.split("```python\n")[1].split("```")[0]
+    images = torch.zeros(1, 3, 32, 32)
+    script = f"import torch\nimages = torch.zeros(1, 3, 32, 32)\n{code}\nprint(probabilities.tolist()[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=run / "export", capture_output=True, text=True, check=True
+    )
+    network, _ = open_student(run)
+    with torch.no_grad():
+        expected = network(normalised(network, images)).logits_BK.sigmoid()[0]
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=1e-3, atol=1e-4)
+
+
+def normalised(network: Network, zeros_BCHW: torch.Tensor) -> torch.Tensor:
+    """The image that our network normalises to these values."""
+    return zeros_BCHW * network.std_C11 + network.mean_C11
+
+
+def test_a_card_names_the_onnx_file_that_is_there(run: Path) -> None:
+    export_run(ExportSettings(run=run, onnx=False))
+    out = run / "export"
+    (out / "network.onnx").touch()
+    text = model_card.write(load_config(run), open_student(run)[0], run=run, out=out)
+    assert 'InferenceSession("network.onnx")' in text and "This run kept no scores." in text
 
 
 def test_the_script(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,13 @@ from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
 from tutelage.core.run_folder import load_config
+from tutelage.core.store import write_atomically
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.networks.backbone import pretrained_cfg
 from tutelage.multilabel.networks.export import export
 from tutelage.multilabel.networks.network import Network, NetworkSpec, Pair, build_network
 from tutelage.multilabel.networks.weights import load_checkpoint
+from tutelage.multilabel.results import model_card
 from tutelage.multilabel.results.thresholds import read_thresholds
 from tutelage.multilabel.terms import build_terms
 
@@ -39,15 +41,17 @@ class ExportSettings:
 
 
 def export_run(settings: ExportSettings) -> None:
-    """Write the best student of a run; its data need not be there.
+    """Write the best student of a run, and its model card; its data need not be there.
 
     Raises:
         ConfigError: No finished run of this task, or no ONNX exporter.
     """
     network, label_names = open_student(settings.run)
+    cfg = load_config(settings.run)
     out = settings.run / "export" if settings.out is None else settings.out
     thresholds_K = read_thresholds(settings.run, labels=label_names)
     export(network, out, label_names=label_names, thresholds_K=thresholds_K.tolist(), onnx=settings.onnx)
+    write_atomically(out / model_card.CARD, model_card.write(cfg, network, run=settings.run, out=out))
     for path in sorted(out.iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
