@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.core import cli, config
+from tutelage.core import cli, config, overrides
 from tutelage.core.arguments import parse_arguments
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.predict.command import PredictSettings
-from tutelage.multilabel.results.exporting import ExportSettings
+from tutelage.multilabel.results.exporting import ExportSettings as NetworkExport
 from tutelage.text2sql.explore import config as explore_config
+from tutelage.text2sql.export.command import ExportSettings as ModelExport
+from tutelage.text2sql.inference import asking
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
 PRIMARY = {"train.py": "config", "evaluate.py": "evaluate", "explore.py": "explore"}
-SMALL = {"export.py": ExportSettings, "predict.py": PredictSettings}
+SMALL = ("ask.py", "export.py", "predict.py")
 
 
 def commands() -> list[tuple[Path, str, list[str]]]:
@@ -39,6 +41,12 @@ def test_commands_are_found() -> None:
     assert {script for _, script, _ in COMMANDS} == {*PRIMARY, *SMALL} and len(COMMANDS) > 20
 
 
+def overrides_of(changes: tuple[str, ...]) -> None:
+    """Compose what ask.py changes of a run."""
+    given = ["inference.model=m"] if "inference=api" in changes else []
+    overrides.compose_config(["task=text2sql", *[text for text in changes if "…" not in text], *given])
+
+
 @pytest.mark.parametrize(
     ("page", "script", "arguments"),
     COMMANDS,
@@ -50,22 +58,28 @@ def test_a_command_composes(
     assert (ROOT / script).exists()
     if set(arguments) & {"--help", "--cfg", "…"}:
         return
-    if script in SMALL:
-        parse_arguments(arguments, SMALL[script], usage="")
+    if script == "ask.py":
+        settings = asking.parse(arguments)
+        overrides_of(settings.changes)
         return
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    if script == "evaluate.py" and any(o.startswith(("scoring.", "data.root=")) for o in overrides):
+    if script in SMALL:
+        language = any(argument.startswith("run=runs/text2sql") for argument in arguments)
+        exported = ModelExport if language else NetworkExport
+        parse_arguments(arguments, exported if script == "export.py" else PredictSettings, usage="")
+        return
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    if script == "evaluate.py" and any(o.startswith(("scoring.", "data.root=")) for o in given):
         return  # keys of a finished run's own config, which is not here
     if any(argument.startswith("run=") for argument in arguments):  # the run's own task: that of what is chosen
-        chosen = [config.CONF / f"{key}/{value}.yaml" for key, _, value in (o.partition("=") for o in overrides)]
-        overrides += sorted({f"task={task}" for path in chosen if path.is_file() for task in cli.tasks_of(path)})
+        chosen = [config.CONF / f"{key}/{value}.yaml" for key, _, value in (o.partition("=") for o in given)]
+        given += sorted({f"task={task}" for path in chosen if path.is_file() for task in cli.tasks_of(path)})
     # These name what a run made.
-    overrides = [o for o in overrides if not o.startswith(("run=", "against=", "predictions="))]
+    given = [o for o in given if not o.startswith(("run=", "against=", "predictions="))]
     monkeypatch.chdir(tmp_path)
     config.register()
     explore_config.register()
     try:
-        cli._check(PRIMARY[script], [*overrides, "run=here"], sweep="-m" in arguments)
+        cli._check(PRIMARY[script], [*given, "run=here"], sweep="-m" in arguments)
     except ConfigError as error:
         pytest.fail(f"{page.name}: python {script} {' '.join(arguments)}: {error}")
 
