@@ -6,6 +6,7 @@ Needs Chromium and Playwright (the dev extra). The page asks the embedded databa
 so that the picture does not depend on a trained language model.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from tutelage.text2sql.inference.session import LIMITS, LoadedRun, Session
 from tutelage.text2sql.inference.web import make_app
 from tutelage.text2sql.prompts.brief import Brief
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 QUESTION = "Which carriers left JFK most often in July?"
 ANSWER = """```sql
 SELECT airlines.name, COUNT(*) AS flights
@@ -104,7 +105,8 @@ def take_sheet(browser: Any, run: Path, folder: Path) -> None:
     for index, name in enumerate(scenes.ids):
         pixels = scenes.image(index).permute(1, 2, 0).to(torch.uint8).numpy()
         Image.fromarray(pixels).save(folder / "photos" / f"{name.replace('/', '-')}.png")
-    predict(PredictSettings(run=run, images=str(folder / "photos"), out=folder / "labels", cams=True))
+    os.chdir(folder)  # so that pictures are named as a person would name them
+    predict(PredictSettings(run=run, images="photos", out=Path("labels"), cams=True))
     page = browser.new_page(viewport={"width": 1000, "height": 760})
     page.goto((folder / "labels" / "index.html").as_uri())
     take(page, DOCS / "contact_sheet.webp")
@@ -117,7 +119,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         take_page(browser, Path(name) / "store")
-        take_sheet(browser, Path(arguments["run"]), Path(name))
+        take_sheet(browser, Path(arguments["run"]).absolute(), Path(name))
         browser.close()
 
 
