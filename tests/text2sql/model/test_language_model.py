@@ -300,6 +300,10 @@ def test_real_gguf(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cut off"):
         Pretrained(str(cut)).source()
     assert Pretrained(str(whole)).config().get_text_config().vocab_size == 49152
+    loaded = Pretrained(str(whole)).network()
+    loaded.save_pretrained(tmp_path / "saved")  # a run that was trained on it is saved, and exported
+    again = Pretrained(str(tmp_path / "saved")).network()
+    torch.testing.assert_close(again.state_dict(), loaded.state_dict(), rtol=0, atol=0)
 
 
 def test_weights_that_are_cut_off_or_missing_are_found_without_loading_them(tiny: Path, tmp_path: Path) -> None:

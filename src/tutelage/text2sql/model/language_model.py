@@ -170,6 +170,10 @@ class Pretrained:
         if missing := sorted(loading["missing_keys"]):
             raise DataError("model.path", f"{self.path} has no weights for {', '.join(missing[:3])}", HINT)
         assert isinstance(model, PreTrainedModel)
+        quantizer: Any = vars(model).get("hf_quantizer")
+        if gguf and quantizer is not None:
+            # The weights are in full precision now: what is remembered of the file would only forbid to save them.
+            quantizer.remove_quantization_config(model)
         return model
 
     def empty_network(self, *, dtype: torch.dtype) -> PreTrainedModel:
