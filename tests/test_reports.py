@@ -40,6 +40,7 @@ def test_the_multilabel_report_fits(tmp_path: Path) -> None:
             "method": {"_target_": "a.cam_kd.CamKD"},
             "data": {"_target_": "a.Photos"},
             "model": {"student": {"name": "x"}},
+            "teachers": None,
             "scoring": None,
         }
     )
@@ -65,7 +66,7 @@ def test_the_text2sql_report_fits(tmp_path: Path) -> None:
     cfg = OmegaConf.create(
         {
             "method": {"_target_": "a.Sft"}, "data": {"_target_": "a.Own"}, "adapter": {"_target_": "a.Full"},
-            "model": {"path": "somewhere"},
+            "model": {"path": "somewhere"}, "inference": {},
         }
     )  # fmt: skip
     metrics = {"test/ex": 25.0, "test/ex_low": 14.2, "test/ex_high": 40.2, "test/ex_count": 40}

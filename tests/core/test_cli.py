@@ -109,8 +109,9 @@ def test_help_lists_only_what_the_program_uses(program: str, groups: set[str]) -
     assert done.returncode == 0 and program in done.stdout
     every = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     assert {line for line in done.stdout.splitlines() if line in every} == groups
+    shown = {path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")}  # api is in two groups
     for group in every - groups - {"data", "logger"}:
-        for choice in (ROOT / "conf" / group).glob("*.yaml"):
+        for choice in (path for path in (ROOT / "conf" / group).glob("*.yaml") if path.stem not in shown):
             assert not any(line.startswith(f"  {choice.stem} ") for line in done.stdout.splitlines()), choice
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
     if program == "evaluate.py":  # a run's network stays its own; without a run, language models alone are scored

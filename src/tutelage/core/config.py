@@ -126,6 +126,5 @@ def check_given(cfg: DictConfig) -> None:
     Raises:
         ConfigError: Names the first one.
     """
-    # Hydra fills in its own later.
-    for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra.")):
+    for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(key, "no value given", f"give it on the command line: {key}=…")

@@ -33,7 +33,8 @@ def test_it_trains(
     (tmp_path / f"{name}.py").write_text(FILES[path])
     for package in (maps, features):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    cfg = compose_config("data.num_train=8", "data.num_val=4", "data.num_test=4", "data.batch_size=4")
+    sizes = {"data.num_train": 8, "data.num_val": 4, "data.num_test": 4, "data.batch_size": 4, "teacher.batch_size": 4}
+    cfg = compose_config(*(f"{key}={size}" for key, size in sizes.items()))
     own = yaml.safe_load(FILES[f"conf/method/{name}.yaml"])
     assert own.pop("defaults") == ["parts/term@_here_", "_self_"]
     OmegaConf.set_struct(cfg, False)

@@ -13,6 +13,7 @@ from tutelage.core.run import open_task
 from tutelage.multilabel.networks import heads
 
 Compose = Callable[..., DictConfig]
+SMALL = ["data.num_train=8", "data.num_val=4", "data.batch_size=4", "teacher.batch_size=4"]
 TWO = ["+teachers.members.a=null", "+teachers.members.b.network.name=resnet14t"]
 VIT = ["model.teacher.name=test_vit", "model.teacher.output_stride=null"]
 CASES: dict[str, tuple[list[str], str, str, str]] = {  # overrides; where, what and hint of the error
@@ -84,7 +85,7 @@ def refused(cfg: DictConfig, folder: Path) -> ConfigError:
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused_before_training(name: str, compose_config: Compose, tmp_path: Path) -> None:
     overrides, where, what, hint = CASES[name]
-    error = refused(compose_config("data.num_train=8", "data.num_val=4", *overrides), tmp_path / "run")
+    error = refused(compose_config(*SMALL, *overrides), tmp_path / "run")
     assert error.where == where and what in error.what and hint in error.hint
 
 
@@ -92,7 +93,7 @@ def test_a_head_without_maps_is_shown_the_way_to_grad_cam(
     compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads.Mlp, "has_maps", False)
-    cfg = compose_config("data.num_train=8", "data.num_val=4", "method=cam_kd", "head=mlp")
+    cfg = compose_config(*SMALL, "method=cam_kd", "head=mlp")
     error = refused(cfg, tmp_path / "run")
     assert error.where == "model.student.cams" and "the head Mlp makes none" in error.what
     assert error.hint == "set model.student.cams=gradient for Grad-CAM"

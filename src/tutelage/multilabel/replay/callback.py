@@ -213,7 +213,9 @@ def _num_views(trainer: Trainer, datamodule: MultilabelDataModule) -> int:
     epochs = math.ceil(steps * trainer.accumulate_grad_batches / max(1, batches))
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         epochs = min(epochs, trainer.max_epochs)
-    return min(epochs, datamodule.loading.views or epochs) if datamodule.augment.is_random else 1
+    crops = datamodule.loading.crops_per_decode
+    views = math.ceil(epochs / crops) * crops  # an epoch shows so many of each of its pictures
+    return min(views, datamodule.loading.views or views) if datamodule.augment.is_random else 1
 
 
 def _probe(teacher: Teacher, teacher_reads: TeacherReads, *, resolution: int) -> dict[str, torch.Tensor]:

@@ -57,7 +57,7 @@ class ReplayedTeacher:
             ConfigError: Numbers that the format cannot keep.
         """
         assert len(self.keys) == len(batch.images_BCHW)
-        samples_B, views_B = np.array(self.keys, dtype=np.int64).T
+        samples_B, views_B = np.array([(key.sample, key.view) for key in self.keys], dtype=np.int64).T
         positives_BP = self.positives.of(samples_B).to(batch.images_BCHW.device, non_blocking=True)
         kept: dict[str, Bytes] = {}
         whole: dict[str, Flags] = {}
