@@ -39,7 +39,7 @@ def test_the_multilabel_report_fits(tmp_path: Path) -> None:
         {
             "method": {"_target_": "a.cam_kd.CamKD"},
             "data": {"_target_": "a.Photos"},
-            "model": {"student": {"name": "x"}},
+            "model": {"student": {"name": "x"}, "teacher": {"name": "y"}},
             "teachers": None,
             "scoring": None,
         }

@@ -255,7 +255,7 @@ def _check(config_name: str, overrides: list[str], *, sweep: bool) -> None:
                     HydraConfig.instance().set_config(cfg)  # the folder's name tells the choices
                     if config_name == "config":
                         # Before torch is imported, which takes ten seconds; Hydra fills in its own keys later.
-                        config.check_given(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+                        config.check_given(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
                     _check_folder(cfg)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
                 raise _explain(config_name, variant, error) from None
