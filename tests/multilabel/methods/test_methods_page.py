@@ -37,7 +37,7 @@ def test_a_softmax_over_several_labels_is_refused_with_its_counterpart(
     name: str, compose_config: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     def check(*more: str) -> None:
-        open_task(compose_config(f"method={name}", "data.num_train=8", *more), folder=tmp_path).check()
+        open_task(compose_config(f"method={name}", "data.num_train=32", *more), folder=tmp_path).check()
 
     with pytest.raises(ConfigError, match=f"Choose method={method(name).multi_label_counterpart}") as refused:
         check()

@@ -302,7 +302,7 @@ def test_broken_data(spider_root: Path) -> None:
         score(spider_root, GOLD)
     assert score(spider_root, GOLD, metrics=["execution"]).systems[0].statuses == {"correct": 5}
     (spider_root / "dev.json").write_text('[{"db_id": "shop"}]')
-    with pytest.raises(DataError, match="no list of objects with db_id, question, query"):
+    with pytest.raises(DataError, match="not a list of objects with db_id, question, query"):
         score(spider_root, GOLD)
     (spider_root / "dev.json").write_text("nonsense")
     with pytest.raises(DataError, match="not JSON"):
