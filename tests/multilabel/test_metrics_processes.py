@@ -32,7 +32,7 @@ def measure(rank: int, world_size: int, out: Path) -> None:
     logits_NK, targets_NK, cams, boxes = case()
     classes, places = MultilabelScores(num_labels=LABELS), Localisation(num_labels=LABELS)
     for batch in EvalBatches(SAMPLES, batch_size=4, rank=rank, world_size=world_size):
-        index_B = torch.tensor([index for index, _ in batch])
+        index_B = torch.tensor([key.sample for key in batch])
         rows = index_B.clamp(min=0)
         classes.update(torch.from_numpy(logits_NK)[rows], torch.from_numpy(targets_NK)[rows], index_B)
         places.update(cams[rows], [boxes[i] for i in rows], index_B)

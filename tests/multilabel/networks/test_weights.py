@@ -1,11 +1,13 @@
 """Weights from files and the hub, checkpoints with heads."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -88,12 +90,17 @@ def test_an_unreachable_hub_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPa
     assert "model.student.weights=/path/to/mobilenetv2_035.safetensors" in message
 
 
-def test_the_hubs_own_offline_error_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    said = r"model\.student\.weights: cannot get timm's ImageNet weights of resnet18 \(.*HF_HUB_OFFLINE"
-    with pytest.raises(ConfigError, match=said):
-        make(name="resnet18", weights="imagenet")
+def test_the_hubs_own_offline_error_is_caught(tmp_path: Path) -> None:
+    """In a process of its own: the hub's client reads its settings when it is imported."""
+    code = (
+        "from tutelage.multilabel.networks.network import NetworkSpec, build_network\n"
+        "spec = NetworkSpec(name='resnet18', weights='imagenet')\n"
+        f"build_network(spec, num_labels=3, head={LINEAR!r}, resolution=64, where='model.student')\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert "ConfigError: model.student.weights: cannot get timm's ImageNet weights of resnet18" in found.stderr
 
 
 def test_checkpoints_of_ours_and_of_timm_bring_the_head(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def test_the_card_shows_calibration_and_both_networks_aps(tmp_path: Path) -> Non
 
 
 def test_the_card_has_no_cell_for_a_teacher_against_itself() -> None:
-    cfg = OmegaConf.create({"scoring": None, "model": {"teacher": {"name": "big"}, "student": {"name": "small"}}})
+    networks = {"teacher": {"name": "big"}, "student": {"name": "small"}}
+    cfg = OmegaConf.create({"scoring": None, "teachers": None, "model": networks})
     of_both = {"mAP": 50.0, "mAP_low": 49.0, "mAP_high": 51.0, "ECE": 2.0}
     metrics = {f"{prefix}test/{name}": value for prefix in ("", "teacher/") for name, value in of_both.items()}
     metrics |= {"test/fidelity_kl": 0.125, "student/parameters": 1e6, "teacher/parameters": 2e6}

@@ -190,7 +190,7 @@ def test_matched_values_come_after_the_schema_or_in_it(kind: type[Prompt]) -> No
 
 
 def test_a_number_is_no_place_for_values() -> None:
-    with pytest.raises(ConfigError, match=r"prompt\.values: 6 is no place.* prompt\.max_values"):
+    with pytest.raises(ConfigError, match=r"prompt\.values: 6 is not a place.* prompt\.max_values"):
         make(Ddl, values=6)  # type: ignore[arg-type]
 
 
