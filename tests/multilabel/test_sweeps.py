@@ -27,6 +27,7 @@ def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # a sweep of three jobs and a teacher
 def test_methods_are_swept_beside_one_that_is_refused(tmp_path: Path) -> None:
     done = sweep(
         tmp_path, "method=mld,cam_kd+mld,kd", "teacher.trainer.max_epochs=1", "teacher.batch_size=8",

@@ -79,7 +79,8 @@ def test_all_of_them_resume_to_the_same_bits(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert (whole / "curves.csv").read_text() == (killed / "curves.csv").read_text()
     for name, value in (read_metrics(whole) or {}).items():
-        assert "time/" in name or (read_metrics(killed) or {})[name] == value, name
+        measured = name.startswith("memory/") or "time/" in name  # of the machine
+        assert measured or (read_metrics(killed) or {})[name] == value, name
 
 
 def test_each_weight_lies_in_a_checkpoint_once_and_each_file_is_read_once(
