@@ -41,7 +41,7 @@ from tutelage.multilabel.replay.record import bytes_a_view
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-COCO = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "coco_mini"
+COCO = Path(os.environ.get("TUTELAGE_DATA", "")) / "coco_mini"
 LITE = "model=tf_efficientnet_lite2_to_tf_efficientnet_lite0"
 LITE_OPTIONS = [
     "data=coco", f"data.root={COCO}", "data.workers=1", "augment=crop_flip",

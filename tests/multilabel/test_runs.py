@@ -250,6 +250,7 @@ def test_other_settings_cannot_continue_a_run(tmp_path: Path) -> None:
     assert done.returncode == 2 and "was started without optim.lr=1" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # test_two_ranks.py and test_method_processes.py hold the parts of it
 def test_two_processes_equal_one(compose_config: Compose, tmp_path: Path) -> None:
     """No batch statistics in these networks, so that the only difference is the order of sums."""
     common = [

@@ -277,7 +277,7 @@ def test_the_state_holds_weights_only() -> None:
     assert {key.partition(".")[0] for key in make().state_dict()} == {"backbone", "head"}
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["resnet10t", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
 def test_compiles_without_a_break_and_learns_the_same(name: str) -> None:
     """Traced as torch.compile traces for a GPU, backward pass included; no compiler of C++ is needed for that."""
     network = make(name)

@@ -66,6 +66,7 @@ def test_roles_of_odd_columns(door: tuple[Roles, Callable[[str], Result]]) -> No
     assert roles.of("result", "load").numeric_text
 
 
+@pytest.mark.slow  # eighty walks
 def test_blanks_are_no_zeros(laps: Path, door: tuple[Roles, Callable[[str], Result]], tmp_path: Path) -> None:
     settings = settings_of(laps, walks=80, per_level=None)
     pairs = read_pairs(explore(settings, store=Store(tmp_path), out=tmp_path / "out", say=quiet))
