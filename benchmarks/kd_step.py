@@ -60,6 +60,8 @@ def main() -> None:
     options += [f"trainer.max_steps={2 * repeats + 10}", "run=unused", "store=unused"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=options)
+    if model == "digits":
+        torch.set_num_threads(cfg.trainer.threads)  # as a run on it does
     pair: Pair = build(cfg.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
