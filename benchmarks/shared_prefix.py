@@ -92,7 +92,8 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
 
     folder, way = Path(arguments.folder), arguments.child
     samples = questions(arguments, arguments.databases[0], folder)
-    model = load(Pretrained(str(folder)), adapter=Lora(rank=16, alpha=32), seed=1)
+    model = load(Pretrained(str(folder), dtype=arguments.dtype), adapter=Lora(rank=16, alpha=32), seed=1)
+    arithmetic = torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bfloat16")  # as trainer.precision
     shared = way.endswith("shared")
     if way.startswith("answer"):
         kind = "sample" if "majority" in way else "greedy"
@@ -101,7 +102,8 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
         requests = [Request(str(n), list(sample.prompt_ids)) for n, sample in enumerate(some)]
         engine = TransformersEngine(model, end_token=151_645, seed=0, share=shared)
         begin = time.perf_counter()
-        engine.generate(requests, asked)
+        with arithmetic:
+            engine.generate(requests, asked)
         return {"per_s": len(requests) / (time.perf_counter() - begin), "peak": _peak()}
     capacity = max(8192, *(sample.length for sample in samples))
     trees = [Tree((), (sample,)) for sample in samples]
@@ -113,7 +115,9 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
     for row in rows:
         batch = pack([trees[index] for index in row], answers_in_step=1)
-        (model(batch) / len(samples)).backward()
+        with arithmetic:
+            loss = model(batch) / len(samples)
+        loss.backward()
     seconds = time.perf_counter() - begin
     return {
         "per_s": len(samples) / seconds,
@@ -163,10 +167,11 @@ def trl(arguments: argparse.Namespace) -> dict[str, Any]:
         save_strategy="no",
         report_to="none",
         use_cpu=True,
+        bf16=arguments.dtype == "bfloat16",
         disable_tqdm=True,
     )
     trainer = SFTTrainer(
-        AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa"),
+        AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=arguments.dtype),
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(folder),
@@ -178,6 +183,13 @@ def trl(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"per_s": len(samples) / (marks[1] - marks[0]), "peak": _peak(), "memory": _peak() - before}
 
 
+def default_dtype() -> str:
+    """As trainer.precision=auto chooses it."""
+    from tutelage.core.precision import has_bf16
+
+    return "bfloat16" if has_bf16("cpu") else "float32"
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -186,7 +198,8 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure each database and write the table anew after it: the whole takes hours."""
     import torch
     import transformers
 
@@ -194,6 +207,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if find_spec("trl") and not arguments.no_trl:
         ways.insert(2, "trl")
     found: dict[str, Any] = {}
+    results = {
+        "machine": arguments.machine,
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "layers": arguments.layers,
+        "dtype": arguments.dtype,
+        "samples": arguments.samples,
+        "questions": arguments.questions,
+        "rounds": arguments.rounds,
+        "new_tokens": NEW_TOKENS,
+        "databases": found,
+    }
     with tempfile.TemporaryDirectory() as scratch:
         make_model(arguments, Path(scratch))
         for database in arguments.databases:
@@ -202,7 +227,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 one = {}
                 for way in ways if number % 2 == 0 else ways[::-1]:  # so that no way always runs first
                     command = [sys.executable, __file__, "--child", way, "--folder", scratch, "--databases", database]
-                    command += ["--samples", str(arguments.samples), "--questions", str(arguments.questions)]
+                    command += ["--dtype", arguments.dtype, "--samples", str(arguments.samples), "--questions", str(arguments.questions)]
                     done = subprocess.run(
                         [*command, "--data", arguments.data], capture_output=True, text=True, check=False
                     )
@@ -212,16 +237,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     print(database, number, way, one[way], flush=True)
                 rounds.append(one)
             found[database] = rounds
-    return {
-        "machine": arguments.machine,
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "layers": arguments.layers,
-        "samples": arguments.samples,
-        "questions": arguments.questions,
-        "new_tokens": NEW_TOKENS,
-        "databases": found,
-    }
+            (RESULTS / "shared_prefix.json").write_text(json.dumps(results, indent=2) + "\n")
+            (RESULTS / "shared_prefix.md").write_text(report(results))
+    print(report(results))
 
 
 def report(results: dict[str, Any]) -> str:
@@ -229,7 +247,7 @@ def report(results: dict[str, Any]) -> str:
         "# Shared prefixes",
         "",
         f"Random weights of Qwen2.5-Coder-0.5B's shape with {results['layers']} of its 24 layers, LoRA of rank 16, "
-        f"prompt ddl, {results['samples']} samples a database, at most 16 branches; {results['questions']} questions "
+        f"{results['dtype']}, prompt ddl, {results['samples']} samples a database, at most 16 branches; {results['questions']} questions "
         f"answered with {results['new_tokens']} new tokens. {results['machine']}, threads: {results['threads']}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + ". Medians of rounds.",
@@ -262,6 +280,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--questions", type=int, default=16, help="that are answered")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtype", default=default_dtype(), help="of frozen weights, and of the arithmetic")
     parser.add_argument("--no-trl", action="store_true")
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -270,10 +289,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(trl(arguments) if arguments.child == "trl" else child(arguments)))
         return
-    results = measure(arguments)
-    (RESULTS / "shared_prefix.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / "shared_prefix.md").write_text(report(results))
-    print(report(results))
+    measure(arguments)
 
 
 if __name__ == "__main__":
