@@ -227,7 +227,14 @@ def measure(arguments: argparse.Namespace) -> None:
                 one = {}
                 for way in ways if number % 2 == 0 else ways[::-1]:  # so that no way always runs first
                     command = [sys.executable, __file__, "--child", way, "--folder", scratch, "--databases", database]
-                    command += ["--dtype", arguments.dtype, "--samples", str(arguments.samples), "--questions", str(arguments.questions)]
+                    command += [
+                        "--dtype",
+                        arguments.dtype,
+                        "--samples",
+                        str(arguments.samples),
+                        "--questions",
+                        str(arguments.questions),
+                    ]
                     done = subprocess.run(
                         [*command, "--data", arguments.data], capture_output=True, text=True, check=False
                     )
@@ -247,7 +254,8 @@ def report(results: dict[str, Any]) -> str:
         "# Shared prefixes",
         "",
         f"Random weights of Qwen2.5-Coder-0.5B's shape with {results['layers']} of its 24 layers, LoRA of rank 16, "
-        f"{results['dtype']}, prompt ddl, {results['samples']} samples a database, at most 16 branches; {results['questions']} questions "
+        f"{results['dtype']}, prompt ddl, {results['samples']} samples a database, at most 16 branches; "
+        f"{results['questions']} questions "
         f"answered with {results['new_tokens']} new tokens. {results['machine']}, threads: {results['threads']}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + ". Medians of rounds.",

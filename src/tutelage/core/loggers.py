@@ -63,7 +63,7 @@ def tensorboard_logger(*, folder: Path) -> TensorBoardLogger:
 
 
 def make_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
-    """Make the loggers of a run; nothing is written.
+    """Make the loggers of a run; nothing is logged yet.
 
     Raises:
         ConfigError: One cannot be used.

@@ -115,7 +115,7 @@ class Optim:
                     from bitsandbytes.optim import AdamW8bit
                 except ImportError as error:
                     raise ConfigError(
-                        "optim.name", f"adamw_8bit needs bitsandbytes ({error})", "pip install 'tutelage[qlora]'"
+                        "optim.name", f"adamw_8bit needs bitsandbytes ({error})", "pip install -e '.[qlora]'"
                     ) from None
                 optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=self.lr, betas=betas)
                 return optimizer

@@ -103,7 +103,7 @@ def write_onnx(network: Network, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError("export.onnx", f"ONNX needs onnxscript ({error})", "pip install 'tutelage[export]'") from None
+        raise ConfigError("export.onnx", f"ONNX needs onnxscript ({error})", "pip install -e '.[export]'") from None
     training = network.training
     example_BCHW = torch.rand(2, 3, network.resolution, network.resolution, device=network.mean_C11.device)
     try:

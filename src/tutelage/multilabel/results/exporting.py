@@ -11,6 +11,7 @@ from tutelage.core import results
 from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
+from tutelage.core.model_card import CARD
 from tutelage.core.run_folder import load_config
 from tutelage.core.store import write_atomically
 from tutelage.multilabel.methods.method import DataInfo
@@ -51,7 +52,7 @@ def export_run(settings: ExportSettings) -> None:
     out = settings.run / "export" if settings.out is None else settings.out
     thresholds_K = read_thresholds(settings.run, labels=label_names)
     export(network, out, label_names=label_names, thresholds_K=thresholds_K.tolist(), onnx=settings.onnx)
-    write_atomically(out / model_card.CARD, model_card.write(cfg, network, run=settings.run, out=out))
+    write_atomically(out / CARD, model_card.write(cfg, network, run=settings.run, out=out))
     for path in sorted(out.iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 

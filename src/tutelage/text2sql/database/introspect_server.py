@@ -56,7 +56,7 @@ def connect(url_text: str) -> Iterator[tuple[sa.Connection, Dialect]]:
     except ImportError as error:
         extra = _EXTRAS.get(dialect, dialect)
         raise ConfigError(
-            "database", f"the driver for {dialect} is not installed ({error})", f"pip install 'tutelage[{extra}]'"
+            "database", f"the driver for {dialect} is not installed ({error})", f"pip install -e '.[{extra}]'"
         ) from error
     try:
         with engine.connect() as connection:

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
 from omegaconf import DictConfig
 
 from tutelage.core import results
+from tutelage.core.model_card import render
 from tutelage.core.task import Metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
@@ -15,8 +14,6 @@ from tutelage.text2sql.export.folder import Exported
 from tutelage.text2sql.prompts import Prompt
 from tutelage.text2sql.results.items import ITEMS, read_items
 from tutelage.text2sql.results.report import PROTOCOL, groups, summary
-
-CARD = "README.md"
 
 
 def write(cfg: DictConfig, prompt: Prompt, exported: Exported, *, metrics: Metrics, run: Path) -> str:
@@ -40,29 +37,22 @@ def write(cfg: DictConfig, prompt: Prompt, exported: Exported, *, metrics: Metri
         "pipeline_tag": "text-generation",
         "tags": ["text-to-sql"],
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tutelage.text2sql.export", "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("card.md.jinja").render(
-        header=yaml.safe_dump(header, sort_keys=False).strip(),
-        data=str(cfg.data._target_).rsplit(".", 1)[1],
-        method=str(cfg.method._target_).rsplit(".", 1)[1],
+    values = {
+        "data": str(cfg.data._target_).rsplit(".", 1)[1],
+        "method": str(cfg.method._target_).rsplit(".", 1)[1],
         # The tiny model stands in this machine's store, which tells a reader nothing.
-        base=exported.base if of_hub else "a model of this machine" if exported.adapted else "weights of its own",
-        exported=exported,
-        cfg=cfg,
-        manifest=manifest,
-        table="\n".join("| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]),
-        protocol=PROTOCOL,
-        groups=groups(items),
-        messages=messages,
-        prompt_name=type(prompt).__name__,
-        filtered=sum(int(value) for name, value in metrics.items() if name.endswith("_schema_filtered")),
-    )
+        "base": exported.base if of_hub else "a model of this machine" if exported.adapted else "weights of its own",
+        "exported": exported,
+        "cfg": cfg,
+        "manifest": manifest,
+        "table": "\n".join("| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]),
+        "protocol": PROTOCOL,
+        "groups": groups(items),
+        "messages": messages,
+        "prompt_name": type(prompt).__name__,
+        "filtered": sum(int(value) for name, value in metrics.items() if name.endswith("_schema_filtered")),
+    }
+    return render("tutelage.text2sql.export", "card.md.jinja", header=header, values=values)
 
 
 def _column(table: str, name: str, kind: str, *values: str) -> Column:

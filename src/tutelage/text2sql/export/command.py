@@ -7,6 +7,7 @@ from typing import Literal
 from tutelage.core import results
 from tutelage.core.build import build
 from tutelage.core.errors import ConfigError
+from tutelage.core.model_card import CARD
 from tutelage.core.run_folder import load_config
 from tutelage.core.store import write_atomically
 from tutelage.text2sql.export import card, gguf, ollama
@@ -68,7 +69,7 @@ def export_run(settings: ExportSettings) -> None:
         prompt_tokens=prompt.max_tokens,
         max_new_tokens=cfg.inference.max_new_tokens,
     )
-    write_atomically(out / card.CARD, card.write(cfg, prompt, exported, metrics=metrics, run=run))
+    write_atomically(out / CARD, card.write(cfg, prompt, exported, metrics=metrics, run=run))
     source = "."  # Ollama reads the safetensors of common models as well
     try:
         if converter is not None:

@@ -1,4 +1,4 @@
-"""Answers by vLLM: for many questions to a saved model on a GPU. An extra: ``pip install 'tutelage[vllm]'``."""
+"""Answers by vLLM: for many questions to a saved model on a GPU. An extra: ``pip install -e '.[vllm]'``."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def check_vllm() -> None:
         raise ConfigError(
             "inference.engine",
             "vllm is not installed",
-            "pip install 'tutelage[vllm]' into an environment of its own (it pins a torch), or set "
+            "pip install -e '.[vllm]' into an environment of its own (it pins a torch), or set "
             "inference.engine=transformers",
         )
 

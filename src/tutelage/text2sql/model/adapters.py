@@ -101,7 +101,7 @@ class QLora(Lora):
             raise ConfigError(
                 "adapter",
                 "qlora needs bitsandbytes, which is not installed",
-                "pip install 'tutelage[qlora]', or use adapter=lora",
+                "pip install -e '.[qlora]', or use adapter=lora",
             )
         if not torch.cuda.is_available():
             raise ConfigError("adapter", "qlora needs a CUDA device", "use adapter=lora")

@@ -321,7 +321,7 @@ def test_a_common_grid_is_the_smaller_of_each_side() -> None:
 @pytest.fixture
 def torchdistill() -> ModuleType:
     return pytest.importorskip(
-        "torchdistill.losses.mid_level", reason="torchdistill is a development extra: pip install 'tutelage[dev]'"
+        "torchdistill.losses.mid_level", reason="torchdistill is a development extra: pip install -e '.[dev]'"
     )
 
 

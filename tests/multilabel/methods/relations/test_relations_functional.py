@@ -245,7 +245,7 @@ def test_a_label_seen_at_one_place_has_that_places_features() -> None:
 @pytest.fixture
 def torchdistill() -> ModuleType:
     return pytest.importorskip(
-        "torchdistill.losses.mid_level", reason="torchdistill is a development extra: pip install 'tutelage[dev]'"
+        "torchdistill.losses.mid_level", reason="torchdistill is a development extra: pip install -e '.[dev]'"
     )
 
 
