@@ -562,6 +562,6 @@ def test_validation_and_test_share_their_indexes_of_values(
 ) -> None:
     task = run.open_task(compose_config(*SMALL, *own), folder=tmp_path)
     assert isinstance(task, Text2SqlTask)
-    other = task.answerer.with_inference(task.inference.greedy())
+    other = task.answerer.changed(inference=task.inference.greedy())
     task.answerer.matches(task.corpus.test[0])
     assert other._values is task.answerer._values and len(other._values) == 1

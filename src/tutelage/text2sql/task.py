@@ -308,7 +308,7 @@ class Text2SqlTask(Task):
     def module(self, datamodule: LightningDataModule) -> Text2SqlModule:
         assert isinstance(datamodule, Text2SqlDataModule)
         optim: Optim = build(self.cfg.optim, where="optim")
-        asking = self.answerer.with_inference(self.inference.greedy())
+        asking = self.answerer.changed(inference=self.inference.greedy())
 
         def validation(model: LanguageModel, indices: list[int]) -> list[bool]:
             examples = [datamodule.val[index] for index in indices]

@@ -9,8 +9,10 @@ import pytest
 
 from tutelage.core.errors import DataError
 from tutelage.text2sql.database.executor import Executor, Limits
+from tutelage.text2sql.database.session import Session as SandboxSession
 from tutelage.text2sql.inference.session import Session
 from tutelage.text2sql.inference.terminal import converse
+from tutelage.text2sql.prompts.brief import Brief
 
 
 @pytest.fixture
@@ -70,6 +72,21 @@ def test_a_repair_that_the_model_cannot_read_is_not_asked_for(run: SimpleNamespa
     assert session.ask("What does the lamp cost?").sql == "SELECT price FROM item"
 
 
+def test_a_question_is_encoded_once_and_its_query_runs_once(
+    run: SimpleNamespace, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, ran = [], []
+    encode, execute = Brief.encode, SandboxSession.run
+    monkeypatch.setattr(Brief, "encode", lambda *given, **named: encoded.append(1) or encode(*given, **named))
+    monkeypatch.setattr(SandboxSession, "run", lambda self, *given: ran.append(given[1]) or execute(self, *given))
+    run.answers = ["SELECT max(price) FROM item"]
+    reply = session.ask("What is the most?")
+    assert reply.result.rows == [(9,)] and ran == ["SELECT max(price) FROM item"] and len(encoded) == 1
+    run.answers, ran[:] = ["SELECT cost FROM item", "SELECT min(price) FROM item"], []
+    reply = session.ask("What is the least?")
+    assert reply.result.rows == [(5,)] and ran == ["SELECT cost FROM item", "SELECT min(price) FROM item"]
+
+
 def test_a_query_is_edited_and_written_nowhere(
     run: SimpleNamespace,
     session: Session,
@@ -94,7 +111,7 @@ def test_rows_as_a_file(run: SimpleNamespace, session: Session, tmp_path: Path) 
 def test_what_goes_on_sees_what_was_before(run: SimpleNamespace, session: Session) -> None:
     run.answers = ["SELECT price FROM item", "SELECT max(price) FROM item"]
     first = session.ask("What are the prices?")
-    second = session.ask("the highest", after=first)
+    second = session.ask("the highest", after=(first.question, first.sql))
     assert second.answer is not None and second.sql == "SELECT max(price) FROM item"
     with pytest.raises(DataError, match="nothing was asked"):
         session.ask("  ")

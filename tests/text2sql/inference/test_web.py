@@ -68,6 +68,25 @@ def test_the_api(run: SimpleNamespace, session: Session, shop: Path) -> None:
     assert client.post("/api/stop", json={"ticket": "nothing"}).json() == {"stopped": False}
 
 
+def test_a_question_whose_query_is_slow_can_be_stopped(run: SimpleNamespace, session: Session) -> None:
+    """The model is not asked to repair it, and the next question finds a sandbox that works."""
+    from fastapi.testclient import TestClient
+
+    with TestClient(make_app(session, token=None), base_url="http://127.0.0.1") as client:
+        run.answers = [ENDLESS, "SELECT price FROM item", "SELECT 2"]
+        replies: list[Any] = []
+        asking = threading.Thread(
+            target=lambda: replies.append(client.post("/api/ask", json={"question": "Q?", "ticket": "slow"}))
+        )
+        asking.start()
+        while asking.is_alive():
+            client.post("/api/stop", json={"ticket": "slow"})
+            asking.join(0.05)
+        assert replies[0].json()["status"] == "crashed" and replies[0].json()["sql"] == ENDLESS
+        run.answers.pop(0)
+        assert client.post("/api/ask", json={"question": "And?", "ticket": "next"}).json()["rows"] == [[2]]
+
+
 def test_who_may_come_in(session: Session) -> None:
     from fastapi.testclient import TestClient
 

@@ -126,9 +126,15 @@ class Answerer:
         self._values: dict[str, ValueIndex] = {}
         self._matches: dict[tuple[str, str], Matches] = {}
 
-    def with_inference(self, inference: Inference) -> "Answerer":
-        """Answer the same questions in another way; the indexes of values are shared."""
-        other = Answerer(self.source, prompt=self.prompt, inference=inference, executor=self.executor, store=self.store)
+    def changed(self, *, inference: Inference | None = None, executor: Executor | None = None) -> "Answerer":
+        """Answer the same questions in another way, or in another sandbox; the indexes of values are shared."""
+        other = Answerer(
+            self.source,
+            prompt=self.prompt,
+            inference=inference or self.inference,
+            executor=executor or self.executor,
+            store=self.store,
+        )
         other._values, other._matches = self._values, self._matches
         return other
 
@@ -224,6 +230,8 @@ class Answerer:
         examples: Sequence[Example],
         *,
         context: int | None = None,
+        encoded: Sequence[Encoded] | None = None,
+        results: dict[str, Result] | None = None,
     ) -> list[Answer]:
         """Answer questions: candidates of all of them are generated together, then run, then repaired.
 
@@ -233,19 +241,21 @@ class Answerer:
             examples: The questions.
             context: The most tokens that the model can attend to; a repair that does not fit is not asked for. None
                 sets no limit.
+            encoded: The encoded examples, where :meth:`check` has returned them already.
+            results: Receives the result of each query that ran, by its SQL. None keeps none of them: over a test set
+                they would not fit into memory.
         """
         room = None if context is None else context - self.inference.max_new_tokens
-        encoded = [self.encode(tokenizer, example) for example in examples]
+        encoded = encoded or [self.encode(tokenizer, example) for example in examples]
         requests = [
             Request(example.id, prompt.prompt_ids, tuple(prompt.messages))
             for example, prompt in zip(examples, encoded, strict=True)
         ]
         texts = engine.generate(requests, self.inference.decoding())
-        answers = self._select(examples, encoded, texts)
+        answers = self._select(examples, encoded, texts, kept=results)
         for number in range(1, self.inference.repair_rounds + 1):
             # Also where none is broken: the engine of a sharded model has to be called in all processes or in none.
-            broken = [index for index, answer in enumerate(answers) if not _runs(answer)]
-            broken = [index for index in broken if not answers[index].unanswered]  # there is nothing to repair
+            broken = [index for index, answer in enumerate(answers) if _is_repairable(answer)]
             asked = {index: self._repair(tokenizer, encoded[index], answers[index], number) for index in broken}
             fitting = [index for index in broken if room is None or len(asked[index].prompt_ids) <= room]
             if len(fitting) < len(broken):
@@ -257,19 +267,25 @@ class Answerer:
             broken = fitting
             retries = [asked[index] for index in broken]
             repaired = engine.generate(retries, self.inference.greedy().decoding())
-            results = self._run([examples[index] for index in broken], [[sql_of(text)] for (text,) in repaired])
-            for index, (text,), (result,) in zip(broken, repaired, results, strict=True):
+            sqls = [[sql_of(text)] for (text,) in repaired]
+            ran = self._run([examples[index] for index in broken], sqls, kept=results)
+            for index, (text,), (result,) in zip(broken, repaired, ran, strict=True):
                 candidate = Candidate(str(text), sql_of(text), result.status, _why(text, result.error), round=number)
                 answers[index] = _with_repair(answers[index], candidate)
         return answers
 
     def _select(
-        self, examples: Sequence[Example], encoded: Sequence[Encoded], texts: Sequence[Sequence[str]]
+        self,
+        examples: Sequence[Example],
+        encoded: Sequence[Encoded],
+        texts: Sequence[Sequence[str]],
+        *,
+        kept: dict[str, Result] | None,
     ) -> list[Answer]:
         """Choose each example's query among its candidates; they are run only where that matters."""
         sqls = [[sql_of(text) for text in written] for written in texts]
         runs = self.inference.select != "first" or self.inference.repair_rounds > 0
-        all_results = self._run(examples, sqls) if runs else None
+        all_results = self._run(examples, sqls, kept=kept) if runs else None
         answers = []
         for number, (example, prompt) in enumerate(zip(examples, encoded, strict=True)):
             written, queries = texts[number], sqls[number]
@@ -300,8 +316,10 @@ class Answerer:
             )
         return answers
 
-    def _run(self, examples: Sequence[Example], sqls: Sequence[Sequence[str]]) -> Iterator[list[Result]]:
-        """Run each example's queries in the sandbox, equal ones once; an example's results are forgotten when read."""
+    def _run(
+        self, examples: Sequence[Example], sqls: Sequence[Sequence[str]], *, kept: dict[str, Result] | None
+    ) -> Iterator[list[Result]]:
+        """Run each example's queries in the sandbox, equal ones once; ``kept`` receives what the queries gave."""
         distinct = [list(dict.fromkeys(sql for sql in queries if sql)) for queries in sqls]
         stream = self.executor.map(
             Query(self.source.databases[example.db_id], sql)
@@ -310,6 +328,8 @@ class Answerer:
         )
         for queries, once in zip(sqls, distinct, strict=True):
             found = {sql: next(stream) for sql in once}
+            if kept is not None:
+                kept.update(found)
             yield [found.get(sql, Result("error", (), [], NO_QUERY, 0.0)) for sql in queries]
 
     def _repair(self, tokenizer: "PreTrainedTokenizerBase", prompt: Encoded, answer: Answer, number: int) -> Request:
@@ -334,8 +354,9 @@ def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
     write_atomically(path, "".join(json.dumps(answer.record(), ensure_ascii=False) + "\n" for answer in answers))
 
 
-def _runs(answer: Answer) -> bool:
-    return answer.candidates[answer.chosen].status == "ok"
+def _is_repairable(answer: Answer) -> bool:
+    """Whether the query fails in a way that the model can be told of: not where its process was ended, or no answer."""
+    return answer.candidates[answer.chosen].status not in ("ok", "crashed") and not answer.unanswered
 
 
 def _with_repair(answer: Answer, candidate: Candidate) -> Answer:

@@ -79,18 +79,16 @@ class Session:
         self.database, self.db_id = source.databases[db_id], db_id
         self.catalog: Catalog = source.catalog(db_id)
 
-    def ask(self, question: str, *, after: Reply | None = None) -> Reply:
-        """Write a query for a question, as :meth:`write` does, and run it."""
-        answer = self.write(question, after=None if after is None else (after.question, after.sql))
-        return Reply(answer.question, answer.sql, self._executor.run(self.database, answer.sql), answer)
-
-    def write(self, question: str, *, after: tuple[str, str] | None = None) -> Answer:
-        """Write a query for a question.
+    def ask(
+        self, question: str, *, after: tuple[str, str] | None = None, executor: Executor | None = None
+    ) -> Reply:
+        """Write a query for a question, and run it once.
 
         Args:
             question: In words.
             after: The question and the query that this one goes on from: "and of these, which …". The model is shown
                 them as evidence. It was trained on questions that stand alone, so expect less.
+            executor: Another sandbox to run it in; None for the session's own.
 
         Raises:
             DataError: The question is empty, or too long for the model.
@@ -103,17 +101,21 @@ class Session:
         evidence = f"The question before was: {after[0]} Its query was: {after[1]}" if after is not None else ""
         example = Example("asked", self.db_id, text, None, evidence=evidence)
         tokenizer = self._run.tokenizer
-        self._answerer.check(tokenizer, [example], context=self._run.context)
-        (answer,) = self._answerer.answer(self._run.engine, tokenizer, [example], context=self._run.context)
+        answerer = self._answerer if executor is None else self._answerer.changed(executor=executor)
+        context, results = self._run.context, dict[str, Result]()
+        encoded = answerer.check(tokenizer, [example], context=context)
+        (answer,) = answerer.answer(
+            self._run.engine, tokenizer, [example], context=context, encoded=encoded, results=results
+        )
         if answer.unanswered:
             raise RunError("inference", answer.unanswered, "see to the server, and ask again")
         if not answer.sql:
             raise RunError("answer", "the model wrote no query", "ask in other words, or train longer")
-        return answer
+        return Reply(answer.question, answer.sql, results[answer.sql], answer)
 
-    def run_sql(self, sql: str) -> Reply:
-        """Run a query that was typed, in the same sandbox."""
-        return Reply("", sql, self._executor.run(self.database, sql), None)
+    def run_sql(self, sql: str, *, executor: Executor | None = None) -> Reply:
+        """Run a query that was typed, in the session's sandbox or another."""
+        return Reply("", sql, (executor or self._executor).run(self.database, sql), None)
 
     def schema(self) -> list[str]:
         """Describe the tables, a line each: columns with their types, and where keys lead."""

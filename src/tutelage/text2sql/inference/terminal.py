@@ -86,7 +86,8 @@ def _turn(session: Session, line: str, last: Reply | None, *, rows: int, read: R
         case _ if command.startswith("\\"):
             raise DataError(command, "no such command", "\\help lists them")
         case _ if line.startswith("+"):
-            last = session.ask(line[1:], after=_known(last))
+            before = _known(last)
+            last = session.ask(line[1:], after=(before.question, before.sql))
             print_answer(last.sql, last.result, rows=rows)
         case _:
             last = session.ask(line)

@@ -6,8 +6,8 @@ import ipaddress
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from tutelage.core.errors import ConfigError, UserError
 from tutelage.text2sql.database.executor import Executor
-from tutelage.text2sql.inference.session import LIMITS, MAX_QUESTION, Reply, Session, plain, record
+from tutelage.text2sql.inference.session import LIMITS, MAX_QUESTION, Session, plain, record
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,23 +45,34 @@ class Ticket(BaseModel):
 
 
 class Running:
-    """The queries that run now, each in a sandbox of its own, so that one person's is not another's."""
+    """The queries that run now, each in a sandbox of its own, so that one person's is not another's.
+
+    A sandbox that is free again waits for the next query: its process takes a tenth of a second to start.
+    """
 
     def __init__(self) -> None:
         self._executors: dict[str, Executor] = {}
+        self._free: list[Executor] = []
         self._lock = threading.Lock()
 
     @contextmanager
     def executor(self, ticket: str) -> Iterator[Executor]:
         """Lend an executor that :meth:`stop` can interrupt."""
-        with Executor(workers=1, limits=LIMITS) as executor:
+        with self._lock:
+            executor = self._free.pop() if self._free else Executor(workers=1, limits=LIMITS)
+            self._executors[ticket] = executor
+        try:
+            yield executor
+        finally:
             with self._lock:
-                self._executors[ticket] = executor
-            try:
-                yield executor
-            finally:
-                with self._lock:
-                    self._executors.pop(ticket, None)
+                self._executors.pop(ticket, None)
+                self._free.append(executor)
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        with self._lock:
+            while self._free:
+                self._free.pop().close()
 
     def stop(self, ticket: str) -> bool:
         """Interrupt a query; return whether it was running."""
@@ -110,15 +121,21 @@ def make_app(session: Session, *, token: str | None) -> "FastAPI":
     """Make the application.
 
     Args:
-        session: The model and its database. It writes one query at a time; queries run beside each other.
+        session: The model and its database. It answers one question at a time; typed queries run beside each other.
         token: What every request must bring; None on loopback.
     """
     from fastapi import FastAPI, Request
     from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    page = (resources.files("tutelage.text2sql.inference") / "page.html").read_text(encoding="utf-8")
     writing, running = threading.Lock(), Running()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        running.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    page = (resources.files("tutelage.text2sql.inference") / "page.html").read_text(encoding="utf-8")
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Any) -> Response:
@@ -154,22 +171,20 @@ def make_app(session: Session, *, token: str | None) -> "FastAPI":
 
     @app.post("/api/ask")
     def ask(asked: Question) -> dict[str, Any]:
-        with writing:
-            answer = session.write(asked.question, after=asked.after)
-        with running.executor(asked.ticket) as executor:
-            reply = Reply(answer.question, answer.sql, executor.run(session.database, answer.sql), answer)
-        return {**record(reply, rows=SHOWN_ROWS), "why": session.why(answer)}
+        with writing, running.executor(asked.ticket) as executor:
+            reply = session.ask(asked.question, after=asked.after, executor=executor)
+            return {**record(reply, rows=SHOWN_ROWS), "why": session.why(reply.answer)}
 
     @app.post("/api/run")
     def run(typed: Typed) -> dict[str, Any]:
         with running.executor(typed.ticket) as executor:
-            reply = Reply("", typed.sql, executor.run(session.database, typed.sql), None)
+            reply = session.run_sql(typed.sql, executor=executor)
         return {**record(reply, rows=SHOWN_ROWS), "why": session.why(None)}
 
     @app.post("/api/csv")
     def rows(typed: Typed) -> Response:
         with running.executor(typed.ticket) as executor:
-            result = executor.run(session.database, typed.sql)
+            result = session.run_sql(typed.sql, executor=executor).result
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(result.columns)
