@@ -79,9 +79,7 @@ class Session:
         self.database, self.db_id = source.databases[db_id], db_id
         self.catalog: Catalog = source.catalog(db_id)
 
-    def ask(
-        self, question: str, *, after: tuple[str, str] | None = None, executor: Executor | None = None
-    ) -> Reply:
+    def ask(self, question: str, *, after: tuple[str, str] | None = None, executor: Executor | None = None) -> Reply:
         """Write a query for a question, and run it once.
 
         Args:
