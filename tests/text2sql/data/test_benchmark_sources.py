@@ -3,12 +3,16 @@
 import json
 import sqlite3
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from tutelage.core.errors import DataError
+from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.bird import Bird
 from tutelage.text2sql.data.spider import Spider
+from tutelage.text2sql.evaluation.gold import load_benchmark
+
+Variant = Literal["syn", "realistic", "dk"]
 
 
 def database(path: Path) -> None:
@@ -75,6 +79,49 @@ def test_what_is_wrong_with_a_folder_is_said(spider_root: Path, tmp_path: Path) 
     (spider_root / "dev.json").write_text('[{"db_id": "lost", "question": "Q?", "query": "SELECT 1"}]')
     with pytest.raises(DataError, match=r"no <db_id>/<db_id>\.sqlite in"):
         Spider(root=str(spider_root))
+
+
+def test_a_bad_item_is_left_out_and_named(spider_root: Path) -> None:
+    items = [{"db_id": "delta"}, {"db_id": "delta", "question": "Q?", "query": "SELECT 1"}]
+    (spider_root / "dev.json").write_text(json.dumps(items))
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 questions are left out: item 0 of .*dev\.json has no text 'question'"
+    ):
+        source = Spider(root=str(spider_root), val_databases=0)
+    assert [e.id for e in source.split("test")] == ["spider/dev/1"]
+
+
+def test_variants_are_found_by_name(spider_root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("variants")
+    with pytest.raises(DataError, match=r"data\.variants: no questions of Spider's variant 'syn': looked for .*Syn"):
+        Spider(root=str(spider_root), test="syn", variants=str(folder))
+    with pytest.raises(ConfigError, match=r"data\.variants: no folder"):
+        Spider(root=str(spider_root), test="syn", variants=str(folder / "nowhere"))
+    database(folder / "spider_dk/database/new/new.sqlite")
+    asked = [("delta", "Q?"), ("new", "Who?"), ("delta", "Which?")]
+    items = json.dumps([{"db_id": db, "question": text, "query": "SELECT a FROM t"} for db, text in asked])
+    (folder / "spider_dk/Spider-DK.json").write_text(items)
+    source = Spider(root=str(spider_root), test="dk", variants=str(folder), val_databases=0)
+    assert [e.id for e in source.split("test")] == ["spider/dk/0", "spider/dk/1", "spider/dk/2"]
+    assert source.databases["new"] == folder / "spider_dk/database/new/new.sqlite"
+    assert source.notes["questions_as_in_dev"] == 1
+    (spider_root / "tables.json").write_text("[]")
+    benchmark = load_benchmark("spider", root=spider_root, split="dk", on_missing="error", variants=folder)
+    assert [item.db_id for item in benchmark.items] == ["delta", "new", "delta"]
+
+
+@pytest.mark.parametrize(
+    ("test", "count", "as_in_dev"), [("syn", 1034, 155), ("realistic", 508, 152), ("dk", 535, None)]
+)
+def test_the_real_variants(shared_data: Path, test: Variant, count: int, as_in_dev: int | None) -> None:
+    if not (shared_data / "spider_variants").is_dir():
+        pytest.skip(f"no variants of Spider at {shared_data / 'spider_variants'}")
+    source = Spider(root=str(shared_data / "spider"), test=test)
+    assert source.notes["questions"]["test"] == count
+    assert source.notes["missing_databases"] == []
+    assert as_in_dev is None or source.notes["questions_as_in_dev"] == as_in_dev
+    benchmark = load_benchmark("spider", root=shared_data / "spider", split=test, on_missing="error")
+    assert [item.question for item in benchmark.items[:1]] == [source.split("test")[0].question]
 
 
 def test_a_database_that_vanishes_later(spider_root: Path) -> None:
@@ -156,5 +203,9 @@ def test_the_real_bird(shared_data: Path) -> None:
     assert source.notes["questions_without_database"] == 1534 - 129
     assert len(source.notes["missing_databases"]) == 10
     assert source.catalog("superhero").column("colour", "colour").description.startswith("the color of the superhero")
-    mini = Bird(root=str(shared_data / "bird"), questions="mini_dev_sqlite.json")
-    assert 0 < mini.notes["questions"]["test"] < 129
+    root = str(shared_data / "bird")
+    mini = Bird(root=root, questions="mini_dev")
+    assert mini.notes["questions"]["test"] == 52
+    corrected = {e.id.rpartition("/")[2]: e for e in Bird(root=root, questions="corrected").split("test")}
+    changed = [e.sql != corrected[e.id.rpartition("/")[2]].sql for e in mini.split("test")]
+    assert (len(corrected), sum(changed)) == (52, 2)

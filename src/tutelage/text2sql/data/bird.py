@@ -5,6 +5,7 @@ from pathlib import Path
 from tutelage.core.store import content_hash, file_hash
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.questions import Questions, cut, read_records
+from tutelage.text2sql.database.published import bird_files
 
 
 class Bird(Questions):
@@ -14,7 +15,7 @@ class Bird(Questions):
         self,
         *,
         root: str,
-        questions: str = "dev.json",
+        questions: str = "dev",
         evidence: bool = True,
         val_databases: int = 5,
         split_seed: int = 0,
@@ -24,7 +25,8 @@ class Bird(Questions):
         Args:
             root: The folder that holds dev.json and dev_databases/, and for training train/train.json and
                 train/train_databases/.
-            questions: What the score is taken on: ``dev.json`` or ``mini_dev_sqlite.json``.
+            questions: What the score is taken on: ``dev``, ``mini_dev``, ``corrected`` (mini-dev's superhero questions
+                with corrected golds), or the name of another file of questions in ``root``.
             evidence: Whether the model is told the evidence; BIRD keeps both rankings apart.
             val_databases: How many training databases are held out, whole, to pick a checkpoint by.
             split_seed: Of the choice of those databases.
@@ -33,14 +35,15 @@ class Bird(Questions):
             DataError: A file is missing or broken, or not one database of the test questions is at hand.
         """
         folder = Path(root)
-        test_file, train_file = folder / questions, folder / "train" / "train.json"
+        tested, trained = bird_files(folder, questions), bird_files(folder, "train")
+        (test_file,), (train_file,) = tested.questions, trained.questions
         files = [path for path in (test_file, train_file) if path != train_file or path.is_file()]
         benchmark = cut(
             name="bird",
             train=_read(train_file, evidence=evidence) if train_file in files else [],
             test=_read(test_file, evidence=evidence),
-            train_folder=train_file.parent / "train_databases",
-            test_folder=folder / "dev_databases",
+            train_folders=trained.databases,
+            test_folders=tested.databases,
             val_databases=val_databases,
             split_seed=split_seed,
         )
@@ -48,7 +51,7 @@ class Bird(Questions):
             name="bird",
             splits=benchmark.splits,
             databases=benchmark.databases,
-            notes={"test_questions": questions, "evidence": evidence, **benchmark.notes},
+            notes={"test_questions": test_file.name, "evidence": evidence, **benchmark.notes},
             fingerprint=content_hash(
                 {path.name: file_hash(path) for path in files}
                 | {"evidence": evidence, "val": benchmark.notes["val_databases"]}
@@ -68,5 +71,5 @@ def _read(path: Path, *, evidence: bool) -> list[Example]:
             evidence=" ".join(str(record.get("evidence") or "").split()) if evidence else "",
             difficulty=str(record.get("difficulty", "")),
         )
-        for number, record in enumerate(records)
+        for number, record in records
     ]

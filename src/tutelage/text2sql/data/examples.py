@@ -22,6 +22,7 @@ class Example:
         difficulty: The source's own word for it; empty for none.
         level: Of an explored pair: how many operators were composed; 0 for a seed.
         source: Written by people (seed) or found by exploring.
+        alternatives: Other queries that are as right as ``sql``.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Example:
     difficulty: str = ""
     level: int = 0
     source: Literal["seed", "explored"] = "seed"
+    alternatives: tuple[str, ...] = ()
 
 
 class Source(Protocol):

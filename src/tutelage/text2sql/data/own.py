@@ -7,10 +7,10 @@ from tutelage.core.errors import DataError
 from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
+from tutelage.text2sql.data.rows import read_rows
 from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import read_pairs
-from tutelage.text2sql.explore.seeds import read_seeds
 
 
 class Own(Questions):
@@ -111,7 +111,12 @@ def check_explored(folder: Path, *, db_id: str) -> None:
 def _read(file: str | None, *, db_id: str, split: Split) -> list[Example]:
     if file is None:
         return []
-    seeds = [seed for seed in read_seeds(Path(file)) if seed.asks(db_id)]
-    if not seeds:
+    rows = read_rows(Path(file), split=split)
+    asked = [row for row in rows.good if row.db_id in ("", db_id)]
+    if rows.good and not asked:
         raise DataError(f"data.{split}", f"no question about {db_id} in {file}", "name another file, or null")
-    return [Example(f"own/{split}/{number}", db_id, seed.question, seed.sql) for number, seed in enumerate(seeds)]
+    rows.say_bad(split)
+    return [
+        Example(f"own/{split}/{number}", db_id, row.question, row.sql, row.evidence, row.difficulty)
+        for number, row in enumerate(asked)
+    ]

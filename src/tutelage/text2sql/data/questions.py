@@ -1,7 +1,8 @@
 """What the sources of questions share: reading files, finding databases, holding databases out."""
 
 import json
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.kept_catalog import kept_catalog
+from tutelage.text2sql.database.published import find_database
 from tutelage.text2sql.explore.facts.store import Facts
 
 
@@ -68,42 +70,55 @@ class Questions:
         return self._catalogs[db_id]
 
 
-def read_records(path: Path, *, where: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read a JSON list or JSON lines of objects, each of which has some text fields.
+def read_records(path: Path, *, where: str, fields: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
+    """Read a published file: a JSON list of objects, each of which has some text fields.
 
     Args:
-        path: A ``.json`` or ``.jsonl`` file.
+        path: A ``.json`` file.
         where: The config key that an error names.
-        fields: Keys that each object must have, with text as value.
+        fields: Keys that an object must have, with text as value. One that lacks any is left out and named.
+
+    Returns:
+        Each object with its place in the file, which is its id in prediction files.
 
     Raises:
-        DataError: The file is missing, no JSON, or an item lacks a field.
+        DataError: The file is missing, no JSON, or has no object that can be used.
     """
     if not path.is_file():
         raise DataError(
             where, f"no {path.name} in {path.parent}", f"point {where} at the folder that holds {path.name}"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            records = json.loads(text)
+        records = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(where, f"{path} is not JSON ({error})", "download or write the file again") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(where, f"{path} is not a list of questions", "see docs/ask_your_database.md for the format")
+        raise DataError(where, f"{path} is not a list of questions", "see docs/sets_of_questions.md for the format")
+    good: list[tuple[int, dict[str, Any]]] = []
+    bad: list[str] = []
     for number, record in enumerate(records):
-        for field in fields:
-            if not isinstance(record.get(field), str):
-                raise DataError(where, f"item {number} of {path} has no text {field!r}", "add it, or remove the item")
-    return records
+        lacking = [field for field in fields if not isinstance(record.get(field), str)]
+        if lacking:
+            bad.append(f"item {number} of {path} has no text {lacking[0]!r}")
+        else:
+            good.append((number, record))
+    if bad and not good:
+        raise DataError(where, bad[0], "choose the data set that this file belongs to")
+    say_bad_rows(bad, total=len(records))
+    return good
 
 
-def find_databases(folder: Path, examples: list[Example]) -> dict[str, Path]:
-    """Look for ``<folder>/<db_id>/<db_id>.sqlite`` of each database asked about; keep those that are there."""
-    files = {db_id: folder / db_id / f"{db_id}.sqlite" for db_id in sorted({e.db_id for e in examples})}
-    return {db_id: path for db_id, path in files.items() if path.is_file()}
+def say_bad_rows(bad: Sequence[str], *, total: int) -> None:
+    """Warn of rows that are left out, by number and by name."""
+    if bad:
+        named = "; ".join(bad[:5]) + ("; …" if len(bad) > 5 else "")
+        warnings.warn(f"{len(bad)} of {total} questions are left out: {named}", stacklevel=3)
+
+
+def find_databases(folders: tuple[Path, ...], examples: list[Example]) -> dict[str, Path]:
+    """Look for the file of each database asked about; keep those that are there."""
+    files = {db_id: find_database(folders, db_id) for db_id in sorted({e.db_id for e in examples})}
+    return {db_id: path for db_id, path in files.items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +135,8 @@ def cut(
     name: str,
     train: list[Example],
     test: list[Example],
-    train_folder: Path,
-    test_folder: Path,
+    train_folders: tuple[Path, ...],
+    test_folders: tuple[Path, ...],
     val_databases: int,
     split_seed: int,
     not_for_val: Collection[str] = (),
@@ -134,9 +149,10 @@ def cut(
     Raises:
         DataError: Not one database of the test questions is at hand, or none would be left to train on.
     """
-    train_found, test_found = find_databases(train_folder, train), find_databases(test_folder, test)
+    train_found, test_found = find_databases(train_folders, train), find_databases(test_folders, test)
     if not test_found:
-        raise DataError("data.root", f"no <db_id>/<db_id>.sqlite in {test_folder}", "unpack the databases there")
+        folders = ", ".join(map(str, test_folders))
+        raise DataError("data.root", f"no <db_id>/<db_id>.sqlite in {folders}", "unpack the databases there")
     names = sorted(train_found)
     if names and val_databases >= len(names):
         raise DataError(

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.text2sql.database.defog import database_file, read_defog
 from tutelage.text2sql.database.guard import connect
+from tutelage.text2sql.database.published import bird_files, spider_files
 from tutelage.text2sql.evaluation.exact_match import key_map
 from tutelage.text2sql.evaluation.spider_sql import Schema
 
-BenchmarkName = Literal["spider", "bird"]
+BenchmarkName = Literal["spider", "bird", "defog"]
 OnMissing = Literal["error", "skip"]
 # In common copies of Spider, wta_1's `rankings` is empty and `players` cut off: wrong queries score right there.
 DOUBTFUL_DATABASES = ("wta_1",)
@@ -28,8 +30,9 @@ class Item:
         db_id: Its database.
         question: As asked.
         sql: The gold query.
-        difficulty: BIRD's word for it; Spider's hardness is worked out from the gold.
-        evidence: BIRD's hint.
+        difficulty: BIRD's word for it, or Defog's category; Spider's hardness is worked out from the gold.
+        evidence: BIRD's hint, or Defog's instructions.
+        alternatives: Defog: other queries that are as right as the gold.
     """
 
     id: str
@@ -38,6 +41,7 @@ class Item:
     sql: str
     difficulty: str = ""
     evidence: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Benchmark:
         not_asked: How many questions were left out, since a run that is scored was not asked them.
         unreadable: Why a database whose file is there cannot be read, by db_id.
         keys: Spider: the columns that foreign keys make one, by db_id.
+        today: Defog: the ids of questions that ask for today, whose golds may have gone stale.
     """
 
     name: BenchmarkName
@@ -61,6 +66,7 @@ class Benchmark:
     unreadable: Mapping[str, str]
     keys: Mapping[str, Mapping[str, str]]
     not_asked: int = 0
+    today: frozenset[str] = frozenset()
 
     @property
     def items(self) -> list[Item]:
@@ -79,24 +85,31 @@ class Benchmark:
         return dict(Counter(item.db_id for item in self.all_items if item.db_id not in self.databases))
 
 
-def load_benchmark(name: BenchmarkName, *, root: Path, split: str, on_missing: OnMissing) -> Benchmark:
+def load_benchmark(
+    name: BenchmarkName, *, root: Path, split: str, on_missing: OnMissing, variants: Path | None = None
+) -> Benchmark:
     """Read a benchmark's questions and find its databases.
 
     Args:
         name: Whose layout and rules.
         root: The folder that holds the questions: Spider's with ``dev.json`` and ``database/``, BIRD's with
             ``dev.json`` and ``dev_databases/``.
-        split: ``dev``, BIRD's ``mini_dev``, ``test``, ``train``, or the name of any other file of questions.
+        split: Spider and BIRD: ``dev``, ``test``, ``train``, a name that `published` knows (``syn``, ``realistic``,
+            ``dk``; ``mini_dev``, ``corrected``), or the name of any other file of questions. Defog:
+            ``with_unanswerable`` adds the questions of ``idk.csv``; any other has those that can be answered.
         on_missing: Whether questions without a database that can be read are an error, or left out and counted.
+        variants: Where Spider's variants lie; see `published.spider_files`.
 
     Raises:
         DataError: A file is missing or of another shape; databases are missing.
     """
     if not root.is_dir():
         raise DataError("data.root", f"no folder {root}", "point data.root at the folder that holds the questions")
-    paths = _question_files(name, root, split)
+    if name == "defog":
+        return _load_defog(root, unanswerable=split == "with_unanswerable", on_missing=on_missing)
+    files_of = spider_files(root, split, variants=variants) if name == "spider" else bird_files(root, split)
     query = "query" if name == "spider" else "SQL"
-    records = [record for path in paths for record in _read(path, query)]
+    records = [record for path in files_of.questions for record in _read(path, query)]
     items = [
         Item(
             id=str(record.get("question_id", number)) if name == "bird" else str(number),
@@ -108,11 +121,10 @@ def load_benchmark(name: BenchmarkName, *, root: Path, split: str, on_missing: O
         )
         for number, record in enumerate(records)
     ]
-    folder = _database_folder(name, root, split)
     databases: dict[str, tuple[Path, ...]] = {}
     unreadable: dict[str, str] = {}
     for db_id in sorted({item.db_id for item in items}):
-        files = _files(folder / db_id, db_id, suite=name == "spider")
+        files = _files(files_of.database(db_id), suite=name == "spider")
         try:
             for file in files:
                 connect(file).close()
@@ -121,9 +133,32 @@ def load_benchmark(name: BenchmarkName, *, root: Path, split: str, on_missing: O
         else:
             if files:
                 databases[db_id] = files
-    keys = _keys(root) if name == "spider" else {}
+    keys = _keys(files_of.tables)
     benchmark = Benchmark(name, split, items, databases, unreadable, keys)
-    _check_missing(benchmark, folder, on_missing)
+    _check_missing(benchmark, files_of.databases, on_missing)
+    return benchmark
+
+
+def _load_defog(root: Path, *, unanswerable: bool, on_missing: OnMissing) -> Benchmark:
+    questions, bad = read_defog(root, dialect="sqlite", unanswerable=unanswerable)
+    if bad:
+        raise DataError("data.root", f"{len(bad)} questions cannot be used: {bad[0]}", "take the published file")
+    items = [Item(q.id, q.db_id, q.question, q.golds[0], q.category, q.instructions, q.golds[1:]) for q in questions]
+    databases: dict[str, tuple[Path, ...]] = {}
+    unreadable: dict[str, str] = {}
+    for db_id in sorted({item.db_id for item in items}):
+        file = database_file(root, db_id, "sqlite")
+        if file.is_file():
+            try:
+                connect(file).close()
+            except DataError as error:
+                unreadable[db_id] = str(error)
+            else:
+                databases[db_id] = (file,)
+    today = frozenset(question.id for question in questions if question.asks_for_today)
+    split = "with unanswerable questions" if unanswerable else "questions"
+    benchmark = Benchmark("defog", split, items, databases, unreadable, {}, today=today)
+    _check_missing(benchmark, (root / "database",), on_missing)
     return benchmark
 
 
@@ -140,20 +175,6 @@ def read_schema(database: Path) -> Schema:
                 for (table,) in tables
             }
         )
-
-
-def _question_files(name: BenchmarkName, root: Path, split: str) -> list[Path]:
-    if split == "train":
-        train = {"spider": ["train_spider.json", "train_others.json"], "bird": ["train/train.json"]}
-        paths = [root / path for path in train[name]]
-        return [path for path in paths if path.is_file()] or paths[:1]
-    return [root / ("mini_dev_sqlite.json" if (name, split) == ("bird", "mini_dev") else f"{split}.json")]
-
-
-def _database_folder(name: BenchmarkName, root: Path, split: str) -> Path:
-    if name == "spider":
-        return root / ("test_database" if split == "test" and (root / "test_database").is_dir() else "database")
-    return root / ("train/train_databases" if split == "train" else "dev_databases")
 
 
 def _read(path: Path, query: str) -> list[dict[str, Any]]:
@@ -176,26 +197,20 @@ def _read(path: Path, query: str) -> list[dict[str, Any]]:
     return records
 
 
-def _files(folder: Path, db_id: str, *, suite: bool) -> tuple[Path, ...]:
-    own = folder / f"{db_id}.sqlite"
-    if not own.is_file():
+def _files(own: Path | None, *, suite: bool) -> tuple[Path, ...]:
+    if own is None:
         return ()
-    others = sorted(path for path in folder.iterdir() if path.suffix == ".sqlite" and path != own) if suite else []
+    others = sorted(path for path in own.parent.iterdir() if path.suffix == ".sqlite" and path != own) if suite else []
     return own, *others
 
 
-def _keys(root: Path) -> dict[str, dict[str, str]]:
+def _keys(tables: tuple[Path, ...]) -> dict[str, dict[str, str]]:
     # Only exact match needs them, and test sets bring them in a file of their own.
-    entries = [
-        entry
-        for name in ("tables.json", "test_tables.json")
-        if (path := root / name).is_file()
-        for entry in json.loads(path.read_text(encoding="utf-8"))
-    ]
+    entries = [entry for path in tables for entry in json.loads(path.read_text(encoding="utf-8"))]
     return {entry["db_id"]: key_map(entry) for entry in entries}
 
 
-def _check_missing(benchmark: Benchmark, folder: Path, on_missing: OnMissing) -> None:
+def _check_missing(benchmark: Benchmark, folders: tuple[Path, ...], on_missing: OnMissing) -> None:
     missing = benchmark.missing
     if not missing:
         return
@@ -204,10 +219,11 @@ def _check_missing(benchmark: Benchmark, folder: Path, on_missing: OnMissing) ->
         f"{db_id} ({count}{f'; {why[db_id]}' if db_id in why else ''})" for db_id, count in sorted(missing.items())
     )
     total = len(benchmark.all_items)
+    where = ", ".join(map(str, folders))
     if on_missing == "error" or not benchmark.databases:
         raise DataError(
             "data.root",
-            f"{sum(missing.values())} of {total} questions have no database that can be read in {folder}: {named}",
+            f"{sum(missing.values())} of {total} questions have no database that can be read in {where}: {named}",
             "fetch these databases"
             + (", or score the other questions alone with on_missing=skip" if benchmark.databases else ""),
         )

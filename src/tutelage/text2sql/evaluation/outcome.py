@@ -12,6 +12,7 @@ ItemStatus = Literal[
     "correct",
     "wrong",  # it ran, and its result is another one
     "empty",  # there is no prediction
+    "declined",  # Defog: it says that there is no answer, and there is one
     "error",  # SQLite refuses it
     "timeout",
     "refused",  # it would do more than read
@@ -25,6 +26,7 @@ STATUSES: tuple[ItemStatus, ...] = (
     "correct",
     "wrong",
     "empty",
+    "declined",
     "error",
     "timeout",
     "refused",

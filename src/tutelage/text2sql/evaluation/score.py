@@ -13,6 +13,7 @@ from tutelage.core.errors import ConfigError, DataError, UserError
 from tutelage.core.store import Store
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
 from tutelage.text2sql.database.session import message
+from tutelage.text2sql.evaluation import defog_judge
 from tutelage.text2sql.evaluation.bird_judge import BirdJudge
 from tutelage.text2sql.evaluation.efficiency import REPEATS, root_mean
 from tutelage.text2sql.evaluation.gold import (
@@ -34,10 +35,12 @@ MODES: tuple[Mode, Mode] = ("official", "strict")
 METRICS: dict[BenchmarkName, tuple[str, ...]] = {
     "spider": ("execution", "exact_match"),
     "bird": ("ex", "soft_f1", "ves", "r_ves"),
+    "defog": defog_judge.METRICS,
 }
 DEFAULT_METRICS: dict[BenchmarkName, tuple[str, ...]] = {
     "spider": ("execution", "exact_match"),
     "bird": ("ex", "soft_f1"),  # the other two run each query 100 times more
+    "defog": defog_judge.METRICS,
 }
 
 
@@ -150,6 +153,17 @@ class Scores:
         kept = [place for place, item in enumerate(items) if item.db_id not in DOUBTFUL_DATABASES]
         return kept if len(kept) < len(items) else None
 
+    def places_not_today(self) -> list[int] | None:
+        """The items that do not ask for today; None where that is all."""
+        today = self.benchmark.today
+        return [place for place, item in enumerate(self.benchmark.items) if item.id not in today] if today else None
+
+    def abstentions(self, system: SystemScore) -> dict[str, int]:
+        """Of Defog: how many questions were answered and declined, rightly and wrongly; empty for other sets."""
+        if self.benchmark.name != "defog":
+            return {}
+        return defog_judge.abstentions(self.benchmark.items, system.outcomes, system.predictions.queries)
+
     def comparison(self) -> dict[str, McNemar]:
         """McNemar's test of two systems, by metric that is right or wrong."""
         if len(self.systems) < 2:
@@ -158,7 +172,7 @@ class Scores:
         return {
             metric: mcnemar(first.values(metric, self.mode), second.values(metric, self.mode))
             for metric in self.metrics
-            if metric in ("execution", "exact_match", "ex")
+            if metric in ("execution", "exact_match", "ex", *defog_judge.METRICS)
         }
 
 
@@ -171,6 +185,7 @@ def score_predictions(
     mode: Mode = "official",
     on_missing: OnMissing = "error",
     split: str = "dev",
+    variants: Path | None = None,
     metrics: Sequence[str] | None = None,
     keep_distinct: bool = False,
     limits: Limits | None = None,
@@ -186,6 +201,7 @@ def score_predictions(
         mode: Whether the headline is the ``official`` or the ``strict`` number; both are always worked out.
         on_missing: ``skip`` leaves out, and counts, questions whose database is not there or cannot be read.
         split: Which questions; see `gold.load_benchmark`.
+        variants: Where Spider's variants lie.
         metrics: Which metrics; None means Spider's two, or BIRD's EX and Soft-F1. VES and R-VES take 200 more
             executions for each right answer.
         keep_distinct: Spider: let DISTINCT count in the official number.
@@ -198,7 +214,7 @@ def score_predictions(
     """
     chosen = _check(benchmark, predictions, mode, on_missing, metrics, workers)
     limits = limits or Limits(rows=None)
-    data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing)
+    data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing, variants=variants)
     items = data.items
     systems = [read_predictions(path, items=items, all_items=data.all_items) for path in predictions]
     not_asked = frozenset[int]().union(*(system.not_asked for system in systems))
@@ -256,6 +272,8 @@ class BenchmarkScorer:
         self.judge: Judge
         if benchmark.name == "spider":
             self.judge = SpiderJudge(benchmark, metrics=metrics, keep_distinct=keep_distinct)
+        elif benchmark.name == "defog":
+            self.judge = defog_judge.DefogJudge(benchmark)
         else:
             lenient = stack.enter_context(Executor(workers=1, limits=limits, text_errors="replace"))
 
@@ -348,10 +366,15 @@ class BenchmarkScorer:
 
 
 def _check(
-    benchmark: str, predictions: Sequence[Path], mode: str, on_missing: str, metrics: Sequence[str] | None, workers: int
+    benchmark: BenchmarkName,
+    predictions: Sequence[Path],
+    mode: str,
+    on_missing: str,
+    metrics: Sequence[str] | None,
+    workers: int,
 ) -> tuple[str, ...]:
     for where, value, choices in (
-        ("data", benchmark, ("spider", "bird")),
+        ("data", benchmark, tuple(METRICS)),
         ("mode", mode, ("official", "strict")),
         ("on_missing", on_missing, ("error", "skip")),
     ):
@@ -363,8 +386,8 @@ def _check(
         raise ConfigError(
             "workers", f"{workers} processes", "give 1 or more: predicted SQL runs in processes of its own only"
         )
-    known = METRICS["spider" if benchmark == "spider" else "bird"]
-    chosen = tuple(metrics) if metrics else DEFAULT_METRICS["spider" if benchmark == "spider" else "bird"]
+    known = METRICS[benchmark]
+    chosen = tuple(metrics) if metrics else DEFAULT_METRICS[benchmark]
     for metric in chosen:
         if metric not in known:
             raise ConfigError("metrics", f"{benchmark} has no {metric!r}", f"choose from: {', '.join(known)}")

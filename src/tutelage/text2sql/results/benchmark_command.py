@@ -13,6 +13,7 @@ from tutelage.text2sql.results.benchmark_report import table, write_reports
 _BENCHMARKS: dict[str, BenchmarkName] = {
     "tutelage.text2sql.data.spider.Spider": "spider",
     "tutelage.text2sql.data.bird.Bird": "bird",
+    "tutelage.text2sql.data.defog.Defog": "defog",
 }
 
 
@@ -30,7 +31,9 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
     target = str(cfg.data.get("_target_"))
     if target not in _BENCHMARKS:
         raise ConfigError(
-            "data", f"{target} has no published scorer", "choose data=spider or data=bird, or score a run: run=…"
+            "data",
+            f"{target} has no published scorer",
+            "choose data=spider, data=bird or data=defog, or score a run: run=…",
         )
     if OmegaConf.is_missing(cfg.data, "root"):
         raise ConfigError("data.root", "not given", "give the folder that holds the questions: data.root=…")
@@ -44,6 +47,7 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
         mode=cfg.mode,
         on_missing=cfg.on_missing,
         split=_split(cfg, _BENCHMARKS[target]),
+        variants=Path(cfg.data.variants) if cfg.data.get("variants") else None,
         metrics=None if cfg.metrics is None else [str(metric) for metric in cfg.metrics],
         keep_distinct=cfg.keep_distinct,
         limits=_limits(cfg),
@@ -59,6 +63,8 @@ def _split(cfg: DictConfig, benchmark: BenchmarkName) -> str:
     """The split that is asked for, or else the one that the data's config tests on."""
     if cfg.split != "dev":
         return str(cfg.split)
+    if benchmark == "defog":
+        return "with_unanswerable" if cfg.data.unanswerable else "questions"
     return (
         str(cfg.data.get("test", "dev")) if benchmark == "spider" else Path(str(cfg.data.get("questions", "dev"))).stem
     )

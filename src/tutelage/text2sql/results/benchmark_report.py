@@ -61,6 +61,11 @@ def table(scores: Scores) -> str:
         lines.append(f"  {system.predictions.name:<{width}}  {'   '.join(parts)}   ({other})")
         if differing := sum(bool(outcome.reasons) for outcome in system.outcomes):
             lines.append(f"  {'':<{width}}  official and strict differ on {differing} items")
+        if abstentions := scores.abstentions(system):
+            lines.append(f"  {'':<{width}}  {', '.join(f'{count} {what}' for what, count in abstentions.items())}")
+    if (kept := scores.places_not_today()) is not None:
+        parts = [f"{system.predictions.name} {_short(scores, system, kept)}" for system in scores.systems]
+        lines.append(f"  without {len(scores.benchmark.today)} questions that ask for today: {', '.join(parts)}")
     for metric, test in scores.comparison().items():
         lines.append(
             f"  {metric}: only the first is right on {test.only_first}, only the second on {test.only_second}; "
@@ -69,6 +74,11 @@ def table(scores: Scores) -> str:
     if scores.suspicious:
         lines.append(f"  suspicious golds: {len(scores.suspicious)} (report.html lists them)")
     return "\n".join(lines)
+
+
+def _short(scores: Scores, system: SystemScore, places: Sequence[int]) -> str:
+    score = scores.score(system, scores.metrics[0], scores.mode, places)
+    return f"{scores.metrics[0]} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 def versions() -> dict[str, str]:
@@ -138,6 +148,11 @@ def _system_json(scores: Scores, system: SystemScore) -> dict[str, Any]:
     if (kept := scores.places_not_doubtful()) is not None:
         without = {"databases": list(DOUBTFUL_DATABASES)} | {mode: numbers(mode, kept) for mode in MODES}
         found["without_doubtful_databases"] = without
+    if (asked := scores.places_not_today()) is not None:
+        today = sorted(scores.benchmark.today)
+        found["without_questions_that_ask_for_today"] = {"questions": today} | {m: numbers(m, asked) for m in MODES}
+    if abstentions := scores.abstentions(system):
+        found["abstentions"] = abstentions
     return found
 
 
@@ -208,6 +223,7 @@ def _html(scores: Scores) -> str:
         scores=scores,
         systems=systems,
         rows=[("gold, as a prediction", scores.gold), *zip(names, scores.systems, strict=True)],
+        not_today=scores.places_not_today(),
         not_doubtful=scores.places_not_doubtful(),
         doubtful=DOUBTFUL_DATABASES,
         skipped=scores.benchmark.missing,

@@ -31,7 +31,7 @@ class ExecutionScorer:
         for example, sql in zip(examples, queries, strict=True):
             assert example.sql is not None, "a question without a gold query cannot be scored"
             path = self.databases[example.db_id]
-            pairs.append(((path, example.sql), (path, sql)))
+            pairs.append((*((path, gold) for gold in (example.sql, *example.alternatives)), (path, sql)))
         # In the order of their first use; a result, which may be large, is dropped after its last.
         uses = Counter(query for pair in pairs for query in pair if query not in self._gold)
         ahead = zip(uses, self.executor.map(Query(path, sql) for path, sql in uses), strict=True)
@@ -48,10 +48,14 @@ class ExecutionScorer:
 
         items: list[Item] = []
         golds: dict[tuple[Path, str], Result] = {}
-        for example, (gold_query, predicted) in zip(examples, pairs, strict=True):
-            gold = golds[gold_query] = take(gold_query)
+        for example, (*gold_queries, predicted) in zip(examples, pairs, strict=True):
+            for gold_query in gold_queries:
+                golds[gold_query] = take(gold_query)
             found = take(predicted)
-            right = None if gold.status != "ok" else execution_match(gold, found, ordered=orders_rows(gold_query[1]))
+            running = [query for query in gold_queries if golds[query].status == "ok"]
+            right = None
+            if running:  # any of them may be given
+                right = any(execution_match(golds[q], found, ordered=orders_rows(q[1])) for q in running)
             items.append(Item(example, predicted[1], right, found.status, found.error))
         self._gold |= golds
         return items
