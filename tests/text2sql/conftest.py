@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from servers import mariadb_server, postgres_server
 
 SHOP = """
 CREATE TABLE shop (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
@@ -27,6 +28,20 @@ SPIDER = (
 def embedded_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give one store to the whole session, so that the embedded database is made once."""
     return tmp_path_factory.mktemp("embedded_store")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of this session's own, by the URL of its superuser."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """A MariaDB server of this session's own, by the URL of its superuser."""
+    with mariadb_server() as url:
+        yield url
 
 
 def _make_database(path: Path, script: str = SHOP) -> Path:

@@ -1,20 +1,12 @@
 """Catalogs of DuckDB (a file) and PostgreSQL (a server that the test starts, where one is installed)."""
 
-import os
-import pwd
 import re
-import shutil
-import socket
 import sqlite3
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
-import sqlalchemy as sa
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import Store
@@ -93,55 +85,16 @@ def test_duckdb(clinic: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """Start a server of its own on a free loopback port, as a user without rights."""
-    programs = [shutil.which("initdb"), shutil.which("postgres")]
-    if None in programs:
-        pytest.skip("no initdb and postgres on the path")
-    user = None
-    if os.getuid() == 0:  # a server refuses to run as root
-        names = {entry.pw_name for entry in pwd.getpwall()}
-        user = next((name for name in ("postgres", "nobody") if name in names), None)
-        if user is None:
-            pytest.skip("running as root, and there is no user postgres or nobody to start a server as")
-    folder = Path(tempfile.mkdtemp(prefix="tutelage-pg-"))
-    data = folder / "data"
-    if user is not None:
-        shutil.chown(folder, user)
-    run_as = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-    initdb = [str(programs[0]), "-D", str(data), "-U", "tutor", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
-    made = subprocess.run(initdb, capture_output=True, text=True, cwd=folder, **run_as)
-    if made.returncode:
-        shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"initdb fails here: {made.stderr.strip()[-200:]}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(programs[1]), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **run_as)
-    url = f"postgresql://tutor@127.0.0.1:{port}/postgres"
-    try:
-        engine = sa.create_engine(url.replace("postgresql", "postgresql+psycopg"))
-        for _ in range(300):
-            try:
-                with engine.begin() as connection:
-                    connection.exec_driver_sql(SCRIPT)
-                    connection.exec_driver_sql("CREATE ROLE reader LOGIN; GRANT SELECT ON visits TO reader")
-                    connection.exec_driver_sql(
-                        "CREATE TABLE odd (shape POINT, doc JSON); INSERT INTO odd VALUES ('(1,2)', '{}')"
-                    )
-                break
-            except sa.exc.OperationalError:
-                if server.poll() is not None:
-                    pytest.skip(f"postgres does not start here: {(folder / 'log').read_text()[-200:]}")
-                time.sleep(0.1)
-        engine.dispose()
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres(postgres_url: str) -> str:
+    """A database of its own."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE clinic")
+    url = postgres_url.replace("/postgres", "/clinic")
+    with psycopg.connect(url) as connection:
+        connection.execute(SCRIPT)
+        connection.execute("CREATE ROLE reader LOGIN; GRANT SELECT ON visits TO reader")
+        connection.execute("CREATE TABLE odd (shape POINT, doc JSON); INSERT INTO odd VALUES ('(1,2)', '{}')")
+    return url
 
 
 def test_postgresql(postgres: str, tmp_path: Path) -> None:
@@ -165,7 +118,7 @@ def test_postgresql_says_what_may_not_be_read(postgres: str) -> None:
     with pytest.raises(DataError, match="permission denied"):
         read_catalog(postgres.replace("tutor", "reader"))
     with pytest.raises(DataError, match=r'database "gone" does not exist'):
-        read_catalog(postgres.replace("/postgres", "/gone"))
+        read_catalog(postgres.replace("/clinic", "/gone"))
 
 
 def test_urls_that_cannot_work() -> None:

@@ -1,7 +1,8 @@
 """The sandbox: model-written SQL runs here and nowhere else.
 
-Every query runs on a connection that can only read (`guard`), within limits on time, rows, bytes and memory
-(`session`), and by default in a process of its own (`worker`) that is killed and replaced when it hangs or dies.
+Every query runs on a connection that can only read (SQLite: `guard`; servers and DuckDB: `servers`), within limits on
+time, rows, bytes and memory (`session`), and by default in a process of its own (`worker`) that is killed and replaced
+when it hangs or dies. On a server, the query is ended there first.
 """
 
 import pickle
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from tutelage.text2sql.database import worker as worker_module
+from tutelage.text2sql.database.address import Database, DatabaseUrl
 from tutelage.text2sql.database.guard import TextErrors
 from tutelage.text2sql.database.session import (
     NO_STATEMENT,
@@ -25,11 +27,11 @@ from tutelage.text2sql.database.session import (
     Query,
     Result,
     Scope,
-    Session,
     Status,
     Timing,
     failure,
 )
+from tutelage.text2sql.database.sessions import Sessions
 from tutelage.text2sql.database.worker import Job, Outcome, Run, RunAll, Time
 
 __all__ = ["NO_STATEMENT", "Executor", "Limits", "Query", "Result", "Status", "Timing"]
@@ -38,6 +40,10 @@ __all__ = ["NO_STATEMENT", "Executor", "Limits", "Query", "Result", "Status", "T
 # instruction (a LIKE over a long text) can take for ever.
 _GRACE_SECONDS = 2.0
 _START_SECONDS = 60.0
+# A worker's first query on a server also loads the driver and connects.
+_FIRST_SECONDS = 20.0
+# How long a query on a server may take to end when it is cancelled, before its process is killed.
+_CANCEL_SECONDS = 1.5
 # Results that may wait for a slow one before them, for each worker.
 _WINDOW = 16
 # And how much they may hold; each alone may have as much as `Limits.bytes`.
@@ -45,7 +51,7 @@ _HELD_BYTES = 256 * 1024 * 1024
 
 
 class Executor:
-    """Executes read-only SQL on SQLite files. To be used as a context manager, by one thread at a time.
+    """Executes read-only SQL on any database. To be used as a context manager, by one thread at a time.
 
     ``run`` and ``map`` may be mixed: a query may be run while the results of a map are being read.
     """
@@ -62,7 +68,7 @@ class Executor:
         """
         self._limits = limits
         self._text_errors: TextErrors = text_errors
-        self._local = None if workers else Session(text_errors=text_errors)
+        self._local = None if workers else Sessions(text_errors=text_errors)
         self._size = workers
         self._workers: list[_Worker] = []
         self._tickets = 0
@@ -79,15 +85,15 @@ class Executor:
     ) -> None:
         self.close()
 
-    def run(self, database: Path, sql: str) -> Result:
+    def run(self, database: Database, sql: str) -> Result:
         """Execute one statement; whatever is wrong with it stands in the result, and nothing is raised."""
-        outcome = self._finish(Run(database.absolute(), sql, self._limits))
+        outcome = self._finish(Run(_absolute(database), sql, self._limits))
         assert isinstance(outcome, Result)
         return outcome
 
-    def run_all(self, database: Path, statements: Sequence[str]) -> list[Result]:
-        """Execute several statements on one file, together within the time of one; results in their order."""
-        outcome = self._finish(RunAll(database.absolute(), tuple(statements), self._limits))
+    def run_all(self, database: Database, statements: Sequence[str]) -> list[Result]:
+        """Execute several statements on one database, together within the time of one; results in their order."""
+        outcome = self._finish(RunAll(_absolute(database), tuple(statements), self._limits))
         if isinstance(outcome, Result):  # its process was killed, or died
             return [outcome] * len(statements)
         assert isinstance(outcome, tuple)
@@ -95,7 +101,7 @@ class Executor:
 
     def map(self, queries: Iterable[Query]) -> Iterator[Result]:
         """Execute many; their results come in the order of the queries, whatever the number of workers."""
-        jobs = (Run(query.database.absolute(), query.sql, query.limits or self._limits) for query in queries)
+        jobs = (Run(_absolute(query.database), query.sql, query.limits or self._limits) for query in queries)
         if self._local is not None:
             for job in jobs:
                 yield job(self._local)
@@ -112,21 +118,21 @@ class Executor:
             self._forget(tickets)
 
     def time(
-        self, database: Path, statements: Sequence[str], *, repeats: int, scope: Scope, limits: Limits | None = None
+        self, database: Database, statements: Sequence[str], *, repeats: int, scope: Scope, limits: Limits | None = None
     ) -> Timing:
         """Time statements in turn, ``repeats`` times, each on a fresh connection.
 
         Args:
-            database: The file.
+            database: The database.
             statements: Usually the prediction and the gold.
             repeats: Rounds over all statements.
             scope: ``execute``: of ``execute`` alone, as VES has it (BIRD, evaluation_ves.py). ``fetch``: of execute,
-                fetch and close, as R-VES has it (mini_dev).
+                fetch and close, as R-VES has it (mini_dev). On a server it is always execute and fetch.
             limits: For each single execution; rows and bytes do not count. None: the executor's.
 
         Times are comparable only if nothing else runs: use one worker.
         """
-        job = Time(database.absolute(), tuple(statements), scope, limits or self._limits)
+        job = Time(_absolute(database), tuple(statements), scope, limits or self._limits)
         rounds: list[tuple[float, ...]] = []
         for _ in range(repeats):
             outcome = self._finish(job)
@@ -222,6 +228,10 @@ class Executor:
             self._done[ticket], self._sizes[ticket] = outcome, size
 
 
+def _absolute(database: Database) -> Database:
+    return database.absolute() if isinstance(database, Path) else database
+
+
 _Answer = tuple[int, Outcome, int]  # ticket, outcome, bytes
 
 
@@ -238,6 +248,8 @@ class _Worker:
         )
         theirs.close()
         self.stopped = False
+        self._connected: set[DatabaseUrl] = set()
+        self._on_server = False
         self._ready = False
         self._ticket: int | None = None
         self._begin = time.monotonic()
@@ -263,6 +275,10 @@ class _Worker:
         self._ticket = ticket
         self._begin = time.monotonic()
         self.deadline = self._begin + job.seconds + _GRACE_SECONDS
+        self._on_server = isinstance(job.database, DatabaseUrl)
+        if isinstance(job.database, DatabaseUrl) and job.database not in self._connected:
+            self._connected.add(job.database)
+            self.deadline += _FIRST_SECONDS
         with suppress(BrokenPipeError):  # it died just now: `receive` finds out
             self.pipe.send(job)
 
@@ -283,7 +299,7 @@ class _Worker:
     def interrupt(self) -> None:
         """End its process, if it is at work; whoever waits for it finds out."""
         if self._ticket is not None:
-            self._process.kill()
+            self._end()
 
     def kill(self) -> int:
         """End it, whatever it is doing.
@@ -292,9 +308,16 @@ class _Worker:
             The exit status, which is negative for a signal.
         """
         self.stopped = True
-        self._process.kill()
+        self._end()
         self.pipe.close()
         return self._process.wait()
+
+    def _end(self) -> None:
+        if self._on_server and self._ticket is not None:
+            self._process.terminate()  # it ends its query on the server first
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_CANCEL_SECONDS)
+        self._process.kill()
 
     def stop(self, status: Status, error: str) -> _Answer | None:
         """Kill it, and give its job this end.

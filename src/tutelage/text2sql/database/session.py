@@ -5,13 +5,14 @@ import sqlite3
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.core.errors import DataError
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.guard import TextErrors, connect, connect_unchecked, forbid_writing
 
 Status = Literal["ok", "error", "timeout", "refused", "too_large", "crashed"]
@@ -52,7 +53,7 @@ class Limits:
 class Query:
     """One statement for one database. ``limits`` None means the executor's."""
 
-    database: Path
+    database: Database
     sql: str
     limits: Limits | None = None
 
@@ -93,12 +94,12 @@ class Timing:
     seconds: list[tuple[float, ...]]
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     """The result is over a limit."""
 
 
 class Session:
-    """Runs queries in this process, with every guard that does not need a second process."""
+    """Runs queries on SQLite files in this process, with every guard that does not need a second process."""
 
     def __init__(self, *, text_errors: TextErrors) -> None:
         self._text_errors = text_errors
@@ -151,8 +152,8 @@ class Session:
                 if cursor.description is None:
                     return failure("error", NO_STATEMENT, time.perf_counter() - begin)
                 columns = tuple(column[0] for column in cursor.description)
-                rows = _collect(cursor, limits)
-        except _TooLarge as error:
+                rows = collect(cursor, limits)
+        except TooLarge as error:
             return failure("too_large", str(error), time.perf_counter() - begin)
         except MemoryError:
             return failure("too_large", _NO_MEMORY, time.perf_counter() - begin)
@@ -199,11 +200,13 @@ class Session:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, largest)
 
 
-def _collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, ...]]:
+def collect(
+    rows: Iterable[Sequence[Any]], limits: Limits, *, size_of: Callable[[object], int] = sys.getsizeof
+) -> list[tuple[Any, ...]]:
     """Fetch all rows of a result.
 
     Raises:
-        _TooLarge: There are more of them, or they hold more, than the limits allow.
+        TooLarge: There are more of them, or they hold more, than the limits allow.
     """
     collected: list[tuple[Any, ...]] = []
     max_rows = sys.maxsize if limits.rows is None else limits.rows
@@ -211,10 +214,10 @@ def _collect(rows: Iterable[Sequence[Any]], limits: Limits) -> list[tuple[Any, .
     size = 0
     for row in rows:
         if len(collected) == max_rows:
-            raise _TooLarge(f"more than {max_rows:,} rows")
-        size += sum(map(sys.getsizeof, row))
+            raise TooLarge(f"more than {max_rows:,} rows")
+        size += sum(map(size_of, row))
         if size > max_bytes:
-            raise _TooLarge(f"more than {max_bytes:,} bytes")
+            raise TooLarge(f"more than {max_bytes:,} bytes")
         collected.append(tuple(row))
     return collected
 

@@ -4,27 +4,30 @@ A module of its own, not a ``multiprocessing`` target: that would import the use
 into every worker, and would fail in a script without a ``__main__`` guard.
 """
 
+import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import cast
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.guard import TextErrors
-from tutelage.text2sql.database.session import Limits, Result, Scope, Session, Timing, failure, memory_limit
+from tutelage.text2sql.database.session import Limits, Result, Scope, Timing, failure, memory_limit
+from tutelage.text2sql.database.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Execute and fetch."""
 
-    database: Path
+    database: Database
     sql: str
     limits: Limits
 
-    def __call__(self, session: Session) -> Result:
+    def __call__(self, session: Sessions) -> Result:
         return session.run(self.database, self.sql, self.limits)
 
     @property
@@ -37,11 +40,11 @@ class Run:
 class RunAll:
     """Execute and fetch several statements, within the time of one: what comes too late is ``timeout``."""
 
-    database: Path
+    database: Database
     statements: tuple[str, ...]
     limits: Limits
 
-    def __call__(self, session: Session) -> tuple[Result, ...]:
+    def __call__(self, session: Sessions) -> tuple[Result, ...]:
         results: list[Result] = []
         begin = time.monotonic()
         for sql in self.statements:
@@ -62,12 +65,12 @@ class RunAll:
 class Time:
     """Execute some statements for the clock, once each."""
 
-    database: Path
+    database: Database
     statements: tuple[str, ...]
     scope: Scope
     limits: Limits
 
-    def __call__(self, session: Session) -> Timing:
+    def __call__(self, session: Sessions) -> Timing:
         return session.time(self.database, self.statements, scope=self.scope, limits=self.limits)
 
     @property
@@ -80,9 +83,22 @@ Job = Run | RunAll | Time
 Outcome = Result | tuple[Result, ...] | Timing
 
 
+def _end_politely(session: Sessions) -> None:
+    """At SIGTERM, end the query on its server first: it would go on there without us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # this thread may be deep in a driver
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        session.cancel()
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def serve(pipe: "Connection[Outcome | None, Job]", *, text_errors: TextErrors) -> None:
     """Answer jobs until the other end closes the pipe."""
-    session = Session(text_errors=text_errors)
+    session = Sessions(text_errors=text_errors)
+    _end_politely(session)
     pipe.send(None)  # ready: the time limits of jobs do not include this process's start
     while True:
         try:

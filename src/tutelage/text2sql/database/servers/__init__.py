@@ -1,0 +1,1 @@
+"""Statements on PostgreSQL, MySQL, MariaDB and DuckDB: what may run there, and how it runs."""
