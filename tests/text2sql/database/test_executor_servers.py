@@ -63,7 +63,8 @@ def mariadb(mariadb_url: str) -> DatabaseUrl:
         cursor.execute("INSERT INTO big SELECT seq FROM seq_1_to_2000")
         cursor.execute("CREATE SEQUENCE ticket")
         cursor.execute(
-            "CREATE FUNCTION rename_all() RETURNS INT MODIFIES SQL DATA BEGIN UPDATE person SET name = 'x'; RETURN 1; END"
+            "CREATE FUNCTION rename_all() RETURNS INT MODIFIES SQL DATA"
+            " BEGIN UPDATE person SET name = 'x'; RETURN 1; END"
         )
         connection.commit()
     return DatabaseUrl(mariadb_url.replace("/clinic", "/hostile"), "mysql")
@@ -170,7 +171,8 @@ def _queries_of(database: DatabaseUrl) -> int:
         elif database.dialect == "mysql":
             with _mysql(database.url) as connection, connection.cursor() as cursor:
                 cursor.execute(
-                    "SELECT count(*) FROM information_schema.processlist WHERE command = 'Query' AND id <> connection_id()"
+                    "SELECT count(*) FROM information_schema.processlist"
+                    " WHERE command = 'Query' AND id <> connection_id()"
                 )
                 (count,) = cursor.fetchone() or (0,)
         else:
