@@ -69,7 +69,8 @@ class DuckDB:
         columns = tuple(column[0] for column in cursor.description or ())
 
         def fetch(count: int) -> Sequence[Sequence[Any]]:
-            return cursor.fetchmany(count)
+            rows: Sequence[Sequence[Any]] = cursor.fetchmany(count)
+            return rows
 
         return Rows(columns, in_batches(fetch))
 

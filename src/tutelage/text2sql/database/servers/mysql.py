@@ -54,7 +54,8 @@ class MySQL:
         def fetch(count: int) -> Sequence[Sequence[Any]]:
             rows = cursor.fetchmany(count)
             self._reading = bool(rows)
-            return rows or ()
+            fetched: Sequence[Sequence[Any]] = rows or ()
+            return fetched
 
         return Rows(columns, in_batches(fetch))
 
