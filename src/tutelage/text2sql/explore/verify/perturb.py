@@ -70,11 +70,11 @@ def write_copies(database: Path, catalog: Catalog, folder: Path, *, copies: int,
         folder / "shuffled.sqlite",
         tuple(folder / f"perturbed_{number}.sqlite" for number in range(copies)),
     )
-    _write(files.sample, catalog, sample)
+    write_tables(files.sample, catalog, sample)
     # Reversed: every pair of rows changes places, also in a table of two.
-    _write(files.shuffled, catalog, {name: rows[::-1] for name, rows in sample.items()})
+    write_tables(files.shuffled, catalog, {name: rows[::-1] for name, rows in sample.items()})
     for number, path in enumerate(files.perturbed):
-        _write(path, catalog, perturb(sample, catalog, number=number, seed=seed))
+        write_tables(path, catalog, perturb(sample, catalog, number=number, seed=seed))
     return files
 
 
@@ -166,7 +166,7 @@ def perturb(sample: Mapping[str, Sequence[Row]], catalog: Catalog, *, number: in
     rows = {table.name: _with_more(sample[table.name], table, random) for table in catalog.tables}
     for table in catalog.tables:
         for place, column in enumerate(table.columns):
-            if not _in_key(column, catalog):
+            if not in_key(column, catalog):
                 _redraw(rows[table.name], place, column, random)
     for key in catalog.foreign_keys:
         if len(key.columns) == 1:
@@ -231,7 +231,7 @@ def _with_more(sample: Sequence[Row], table: Table, random: np.random.Generator)
     return own
 
 
-def _in_key(column: Column, catalog: Catalog) -> bool:
+def in_key(column: Column, catalog: Catalog) -> bool:
     """Whether a column takes part in a key, whose values are not moved freely."""
     table = catalog.table(column.table)
     if column.name in table.primary_key:
@@ -288,7 +288,7 @@ def _unique(rows: list[Row], table: Table) -> list[Row]:
     return list(found.values())
 
 
-def _write(path: Path, catalog: Catalog, rows: Mapping[str, Sequence[Row]]) -> None:
+def write_tables(path: Path, catalog: Catalog, rows: Mapping[str, Sequence[Row]]) -> None:
     """Write rows as plain tables: views too, and without constraints, so that rowids count from 1."""
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path)
