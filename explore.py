@@ -1,10 +1,12 @@
 """Explore a database: ``python explore.py database=my.sqlite`` writes checked question–SQL pairs and a report."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from tutelage.core import cli
+from tutelage.core.errors import ConfigError
 from tutelage.text2sql.explore import config
 
 
@@ -22,5 +24,8 @@ def job(cfg: DictConfig, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    config.register()
+    try:
+        sys.argv[1:] = config.register(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     cli.main("explore", job, groups={"sampler": None, "synthesizer": None})

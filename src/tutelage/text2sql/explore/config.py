@@ -1,6 +1,7 @@
 """The typed settings of an exploration; ``conf/explore.yaml`` fills them. Imports nothing heavy."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -9,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.core.errors import ConfigError
+from tutelage.core.overrides import compose_config
 
 
 @dataclass
@@ -36,6 +38,7 @@ class VerifySettings:
 
     mutants: bool = True  # a pair stays if queries that mean something else give other results
     copies: int = 5  # perturbed copies of the database that they may differ on
+    agree: int = 2  # independent answers to the question that must give what its SQL gives, where a model explores
 
 
 @dataclass
@@ -69,11 +72,26 @@ class ExploreConfig(ExploreSettings):
     out: str | None = None  # null: the store, linked from the run's folder
     run: str = MISSING  # the run's folder: config and link
     store: str = MISSING
+    learner: Any = None  # model and prompt of a training run, as ``model=…`` and ``prompt=…`` name them
 
 
-def register() -> None:
-    """Make the schema known to Hydra under the name ``explore_schema``."""
-    ConfigStore.instance().store("explore_schema", ExploreConfig)
+def register(arguments: Sequence[str] = ()) -> list[str]:
+    """Make the schema known to Hydra under the name ``explore_schema``.
+
+    Args:
+        arguments: Of the command line. ``model=…`` and ``prompt=…`` mean what they mean to ``train.py``, whose config
+            is composed with them.
+
+    Returns:
+        The other arguments.
+    """
+    of_training = [text for text in arguments if re.match(r"(model|prompt)[.=]", text)]
+    learner: dict[str, Any] | None = None
+    if any(text.startswith("model") for text in of_training):
+        composed = compose_config(["task=text2sql", "run=learner", *of_training])
+        learner = {key: OmegaConf.to_container(composed[key], resolve=True) for key in ("model", "prompt")}
+    ConfigStore.instance().store("explore_schema", ExploreConfig(learner=learner))
+    return [text for text in arguments if text not in of_training]
 
 
 def explore_settings(node: DictConfig | Mapping[str, Any], *, where: str = "explore.") -> ExploreSettings:
@@ -109,6 +127,7 @@ def explore_settings(node: DictConfig | Mapping[str, Any], *, where: str = "expl
         ("patience", settings.patience, 1),
         ("per_level", settings.per_level, 1),
         ("verify.copies", settings.verify.copies, 1),
+        ("verify.agree", settings.verify.agree, 0),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{where}{name}", f"{value} is too few", f"give {least} or more")

@@ -59,6 +59,7 @@ Reason = Literal[
     "limit_keeps_all",  # there are no more rows than LIMIT keeps: "the three … among" two
     "row_order",  # the result changes when rows are stored in another order
     "untestable",  # a query that means something else gives the same everywhere
+    "no_question",  # a model was asked to say the question as people do, and did not
     "disagreed",  # too few independent answers to the question agree
     "error",  # a fault of ours while it was proposed or checked
     "no_effect",  # the operator added changes nothing of the parent's result
@@ -122,6 +123,14 @@ class Seen:
         self._answers.add(accepted.answer)
         self._results[sql] = accepted.result
 
+    def forget(self, sql: str, question: str, accepted: Accepted) -> None:
+        """Take back what was noted of a pair that was turned away after all."""
+        self._questions.discard(plain(question))
+        self._queries.discard(accepted.query)
+        self._templates[accepted.template] -= 1
+        self._answers.discard(accepted.answer)
+        self._results.pop(sql, None)
+
     def question(self, question: str) -> bool:
         """Whether the question was asked before."""
         return plain(question) in self._questions
@@ -152,6 +161,7 @@ def check(
     guard: Guard,
     seen: Seen,
     verify: Verify | None = None,
+    mention: bool = True,
 ) -> Accepted | Rejection:
     """Check one candidate; an accepted one is noted in ``seen``.
 
@@ -163,6 +173,8 @@ def check(
         guard: What must not be learnt.
         seen: What was accepted before.
         verify: Looks at its meaning; None for nobody.
+        mention: Whether the question must name each value and column of the query: what a question means is told by
+            that where nobody answers it.
     """
     if seen.question(candidate.question):
         return Rejection("duplicate_question", candidate.question)
@@ -186,7 +198,7 @@ def check(
         return Rejection("idle_part", idle)
     if wrong := contradiction(candidate.question, fitted):
         return Rejection("contradiction", wrong)
-    if unspoken := _unspoken(candidate.question, fitted, catalog):
+    if mention and (unspoken := _unspoken(candidate.question, fitted, catalog)):
         return unspoken
     if hidden := not_shown(candidate.question, fitted, catalog):
         return Rejection("contradiction", hidden)
@@ -210,6 +222,25 @@ def check(
     accepted = Accepted(used[0], used[1], len(result.rows), query, template, rows, answer)
     seen.note(candidate.sql, candidate.question, accepted)
     return accepted
+
+
+def check_wording(question: str, sql: str, *, catalog: Catalog, guard: Guard, seen: Seen) -> Rejection | None:
+    """Check other words for the question of a query that was accepted."""
+    if seen.question(question):
+        return Rejection("duplicate_question", question)
+    if meeting := guard.question(question):
+        return Rejection("guarded_question", f"{'nearly ' if meeting.near else ''}{meeting.what}")
+    if wrong := contradiction(question, fitted_query(sql, catalog)):
+        return Rejection("contradiction", wrong)
+    return None
+
+
+def fitted_query(sql: str, catalog: Catalog) -> exp.Query:
+    """Read a query that was accepted, qualified against the catalog."""
+    tree = _parse(sql, catalog)
+    fitted = tree if isinstance(tree, Rejection) else _fit(tree, catalog)
+    assert isinstance(fitted, exp.Query), "it was accepted before"
+    return fitted
 
 
 def _parse(sql: str, catalog: Catalog) -> exp.Query | Rejection:

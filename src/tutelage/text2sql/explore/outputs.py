@@ -34,6 +34,7 @@ _PAIRS = pa.schema(
         "tables": pa.list_(pa.string()),
         "state": pa.string(),  # JSON: each synthesizer has its own shape
         "evidence": pa.string(),
+        "solved": pa.float64(),
     }
 )
 _REJECTED = pa.schema(

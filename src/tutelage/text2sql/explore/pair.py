@@ -90,6 +90,7 @@ class Pair:
     tables: tuple[str, ...]
     state: Mapping[str, Json]
     evidence: str = ""  # what one must know of the database to answer, and the question does not say
+    solved: float | None = None  # share of a model's independent answers that were right; None where none was asked
 
     def to_json(self) -> dict[str, Json]:
         """Give the fields as JSON values."""
@@ -107,12 +108,13 @@ class Pair:
             "tables": list(self.tables),
             "state": dict(self.state),
             "evidence": self.evidence,
+            "solved": self.solved,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, object]) -> "Pair":
         """Make a pair of what :meth:`to_json` gave."""
-        record = {"evidence": "", **record}  # explorations of old have none
+        record = {"evidence": "", "solved": None, **record}  # explorations of old have neither
         values = {field.name: record[field.name] for field in fields(cls)}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +34,15 @@ from tutelage.text2sql.explore.config import ExploreSettings
 from tutelage.text2sql.explore.facts.evidence import evidence_for
 from tutelage.text2sql.explore.facts.gather import gather_facts
 from tutelage.text2sql.explore.facts.store import Facts
-from tutelage.text2sql.explore.filter import Accepted, Guard, Rejection, Seen, check
+from tutelage.text2sql.explore.filter import (
+    Accepted,
+    Guard,
+    Rejection,
+    Seen,
+    check,
+    check_wording,
+    fitted_query,
+)
 from tutelage.text2sql.explore.graph import Graph, build_graph
 from tutelage.text2sql.explore.knowledge import Knowledge, mine, read_fitting
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
@@ -43,10 +52,13 @@ from tutelage.text2sql.explore.runner import Runner
 from tutelage.text2sql.explore.samplers.base import Sampler
 from tutelage.text2sql.explore.seeds import Seed, read_seeds
 from tutelage.text2sql.explore.synthesizers.base import Synthesizer
+from tutelage.text2sql.explore.verify.agreement import enough
 from tutelage.text2sql.explore.verify.judge import Verifier
 from tutelage.text2sql.explore.verify.perturb import write_copies
 
 _VERSION = 5  # of what the same settings give: a change makes explorations of old stand beside new ones
+_AT_ONCE = 32  # candidates that a model is asked about together, unless a level is full before
+_HOPELESS = 100  # candidates without one that a model agrees with, after which it is not asked on
 _SAY_EVERY = 1.0  # seconds between two lines of progress, at least
 
 Say = Callable[[str], None]
@@ -174,6 +186,11 @@ class _Proposal:
     parent: Pair | None
     number: int
 
+    def name(self, db_id: str) -> str:
+        """The id of the pair that it may become."""
+        own = "m" if self.parent is None and self.candidate.level > 1 else ""  # begun with several operators at once
+        return f"{db_id}/{self.walk.id}.{self.candidate.level}.{own}{self.number}"
+
 
 class _Asker:
     """Asks a synthesizer for many walks or pairs; answers come in the order of the questions."""
@@ -260,7 +277,7 @@ class Exploration:
             runner = Runner(executor, self._source.path)
             self._learn_facts(runner)
             self._verifier = self._make_verifier(runner, Path(copies))
-            synthesizer: Synthesizer = build(
+            self._synthesizer: Synthesizer = build(
                 self._settings.synthesizer,
                 where="synthesizer",
                 catalog=self._catalog,
@@ -270,13 +287,16 @@ class Exploration:
                 seed=self._settings.seed,
             )
             try:
-                self._walk(synthesizer, runner, progress)
+                self._learn_more()
+                self._walk(runner, progress)
             except RunError:
                 # A budget is spent, a server is gone: what was found can be used, and the rest may still come.
                 self._write()
                 self._say(f"{self._folder} holds what was found: {self._so_far()}")
                 raise
-            told = synthesizer.summary()
+            finally:
+                self._synthesizer.close()
+            told = self._synthesizer.summary()
         # progress.jsonl stays: more walks go on from there.
         summary = {"ended": self._ended(), "seeds": self._seed_counts, **self._write()}
         if told:
@@ -286,11 +306,17 @@ class Exploration:
 
     def _make_verifier(self, runner: Runner, folder: Path) -> Verifier | None:
         settings = self._settings
-        if not settings.verify.mutants:
+        if not settings.verify.mutants and not settings.verify.agree:
             return None
         path = self._source.path
         copies = write_copies(path, self._catalog, folder, copies=settings.verify.copies, seed=settings.seed)
-        return Verifier(self._catalog, copies=copies, database=path, run_all=runner.run_all)
+        return Verifier(
+            self._catalog,
+            copies=copies,
+            database=path,
+            run_all=runner.run_all,
+            mutants=settings.verify.mutants,
+        )
 
     def _learn_facts(self, runner: Runner) -> None:
         """Gather what can be known of the database, and write it where a person can correct it."""
@@ -307,8 +333,17 @@ class Exploration:
         self._catalog = self._facts.described(self._source.catalog)
         self._say(f"{path} holds {len(self._facts)} facts")
 
-    def _walk(self, synthesizer: Synthesizer, runner: Runner, progress: Path) -> None:
+    def _learn_more(self) -> None:
+        """Let a model say what the database means; a person's word and what is surer stay."""
+        if self._ended() is None and (facts := self._synthesizer.learn(self._sampler.walks(range(_AT_ONCE)))):
+            self._facts = self._facts.merged(facts)
+            self._facts.write(self._folder / "facts.jsonl")
+            self._catalog = self._facts.described(self._source.catalog)
+            self._say(f"a model proposes {len(facts)} facts")
+
+    def _walk(self, runner: Runner, progress: Path) -> None:
         """Take block after block, a line of progress each."""
+        synthesizer = self._synthesizer
         with progress.open("a", encoding="utf-8") as file, ThreadPoolExecutor(synthesizer.concurrency) as threads:
             ask = _Asker(synthesizer, threads if synthesizer.concurrency > 1 else None)
             said = 0.0
@@ -317,6 +352,7 @@ class Exploration:
                 file.write(json.dumps(block, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+                self._check_hope()
                 if time.monotonic() - said >= _SAY_EVERY:
                     self._say(f"walk {self._outcome.num_walks} of {self._settings.walks}: {self._so_far()}")
                     said = time.monotonic()
@@ -358,6 +394,7 @@ class Exploration:
         num_pairs, num_rejected = len(self._outcome.pairs), len(self._outcome.rejected)
         notes: list[dict[str, Any]] = []
         walks = self._sampler.walks(ids)
+        self._synthesizer.prepare(walks)
         proposals: list[_Proposal] = []
         for walk, candidates in ask.begin([] if self._full(1) else walks):
             if isinstance(candidates, str):
@@ -366,10 +403,9 @@ class Exploration:
                 proposals += [_Proposal(candidate, walk, None, number) for number, candidate in enumerate(candidates)]
         for level in self._levels:
             fresh: dict[int, list[Pair]] = {walk.id: [] for walk in walks}
-            with runner.ahead(proposal.candidate.sql for proposal in proposals):
-                for proposal in proposals:
-                    if not self._full(level) and (pair := self._judge(proposal, level, runner, notes)) is not None:
-                        fresh[proposal.walk.id].append(pair)
+            for proposal, pair in self._judge_all(proposals, runner, notes):
+                if pair.level == level:
+                    fresh[proposal.walk.id].append(pair)
             if all(self._full(deeper) for deeper in self._levels if deeper > level):
                 break
             # Where the next level is full, the one after it is still reached by revisits.
@@ -420,58 +456,151 @@ class Exploration:
         origins = self._sampler.walks([pair.walk for pair in chosen])
         return [(pair, replace(origin, id=walk.id)) for pair, origin in zip(chosen, origins, strict=True)]
 
-    def _judge(self, proposal: _Proposal, level: int, runner: Runner, notes: list[dict[str, Any]]) -> Pair | None:
-        """Check a candidate; keep it, or why not."""
-        candidate, walk, parent = proposal.candidate, proposal.walk, proposal.parent
-        assert candidate.level == level, f"level {candidate.level} proposed at level {level}"
-        name = f"{self._source.catalog.db_id}/{walk.id}.{level}.{proposal.number}"
+    def _judge_all(
+        self, proposals: Sequence[_Proposal], runner: Runner, notes: list[dict[str, Any]]
+    ) -> Iterator[tuple[_Proposal, Pair]]:
+        """Check candidates in their order; yield those that are kept, with their pairs."""
+        with runner.ahead(proposal.candidate.sql for proposal in proposals):
+            for start in range(0, len(proposals), _AT_ONCE):
+                good = []
+                for proposal in proposals[start : start + _AT_ONCE]:
+                    if not self._full(proposal.candidate.level):
+                        accepted = self._check(proposal, runner)
+                        if accepted is not None and not self._synthesizer.verifies:
+                            yield proposal, self._accept(proposal, accepted, notes, solved=None)
+                        elif accepted is not None:
+                            good.append((proposal, accepted))
+                if good:
+                    yield from self._verify(good, notes)
+
+    def _check(self, proposal: _Proposal, runner: Runner) -> Accepted | None:
+        """Check a candidate by itself; keep why it is none, or return what is known of it."""
+        candidate = proposal.candidate
+        if candidate.level > self._settings.max_level:
+            self._reject(proposal, Rejection("too_large", f"level {candidate.level} of {self._settings.max_level}"))
+            return None
+        verdict: Accepted | Rejection
         try:
             verdict = check(
                 candidate,
-                parent=parent,
+                parent=proposal.parent,
                 catalog=self._catalog,
                 execute=runner.run,
                 guard=self._guard,
                 seen=self._seen,
                 verify=self._verifier,
+                mention=not (self._synthesizer.verifies and self._settings.verify.agree),
             )
         except UserError:
             raise
         except Exception as error:  # a reply may hold anything, and is paid for: it must not end this run or the next
             verdict = Rejection("error", _fault(error))
-        if not isinstance(verdict, Accepted):
-            self._outcome.rejected.append(
-                Rejected(
-                    id=name,
-                    walk=walk.id,
-                    level=level,
-                    parent=parent.id if parent else None,
-                    question=candidate.question,
-                    sql=candidate.sql,
-                    operators=candidate.operators,
-                    reason=verdict.reason,
-                    detail=verdict.detail,
-                )
-            )
-            return None
+        if isinstance(verdict, Accepted):
+            return verdict
+        self._reject(proposal, verdict)
+        return None
+
+    def _verify(
+        self, good: Sequence[tuple[_Proposal, Accepted]], notes: list[dict[str, Any]]
+    ) -> Iterator[tuple[_Proposal, Pair]]:
+        """Let a model say the questions of candidates whose SQL is good, and answer them; keep those it agrees with."""
+        spoken = self._synthesizer.spoken([self._with_evidence(proposal.candidate) for proposal, _ in good])
+        asked: list[tuple[_Proposal, Accepted]] = []
+        for (proposal, accepted), question in zip(good, spoken, strict=True):
+            candidate = proposal.candidate
+            self._seen.forget(candidate.sql, candidate.question, accepted)
+            if question is None:
+                self._reject(proposal, Rejection("no_question", "the reply holds no question"))
+                continue
+            worded = replace(proposal, candidate=self._with_evidence(replace(candidate, question=question)))
+            doubt = check_wording(question, candidate.sql, catalog=self._catalog, guard=self._guard, seen=self._seen)
+            if doubt is not None:
+                self._reject(worded, doubt)
+                continue
+            self._seen.note(candidate.sql, question, accepted)
+            asked.append((worded, accepted))
+        answers = self._synthesizer.answers([proposal.candidate for proposal, _ in asked])
+        for (proposal, accepted), of_one in zip(asked, answers, strict=True):
+            candidate = proposal.candidate
+            solved: float | None = None
+            if self._verifier is not None:
+                found = self._verifier.agreement(fitted_query(candidate.sql, self._catalog), of_one)
+                solved = round(found.agreed / max(1, found.asked), 4)
+                doubt = enough(found, agree=self._settings.verify.agree)
+                if doubt is not None or self._full(candidate.level):
+                    self._seen.forget(candidate.sql, candidate.question, accepted)
+                    if doubt is not None:
+                        self._reject(proposal, doubt)
+                    continue
+            yield proposal, self._accept(proposal, accepted, notes, solved=solved)
+
+    def _with_evidence(self, candidate: Candidate) -> Candidate:
+        evidence = candidate.evidence or evidence_for(candidate, self._catalog, self._facts)
+        return replace(candidate, evidence=evidence)
+
+    def _accept(
+        self,
+        proposal: _Proposal,
+        accepted: Accepted,
+        notes: list[dict[str, Any]],
+        *,
+        solved: float | None,
+    ) -> Pair:
+        candidate, walk, parent = self._with_evidence(proposal.candidate), proposal.walk, proposal.parent
         pair = Pair(
-            id=name,
+            id=proposal.name(self._source.catalog.db_id),
             db_id=self._source.catalog.db_id,
-            level=level,
+            level=candidate.level,
             question=candidate.question,
             sql=candidate.sql,
             operators=candidate.operators,
             sampler=walk.sampler,
             parent=parent.id if parent else None,
             walk=walk.id,
-            columns=verdict.columns,
-            tables=verdict.tables,
+            columns=accepted.columns,
+            tables=accepted.tables,
             state=candidate.state,
-            evidence=candidate.evidence or evidence_for(candidate, self._catalog, self._facts),
+            evidence=candidate.evidence,
+            solved=solved,
         )
         self._keep(pair)
-        notes.append(asdict(verdict))
+        notes.append(asdict(accepted))
         return pair
+
+    def _reject(self, proposal: _Proposal, why: Rejection) -> None:
+        candidate, parent = proposal.candidate, proposal.parent
+        self._outcome.rejected.append(
+            Rejected(
+                id=proposal.name(self._source.catalog.db_id),
+                walk=proposal.walk.id,
+                level=candidate.level,
+                parent=parent.id if parent else None,
+                question=candidate.question,
+                sql=candidate.sql,
+                operators=candidate.operators,
+                reason=why.reason,
+                detail=why.detail,
+            )
+        )
+
+    def _check_hope(self) -> None:
+        """Stop where a model agrees with nothing.
+
+        Raises:
+            RunError: With the reasons.
+        """
+        turned_away = [item for item in self._outcome.rejected if item.reason in ("disagreed", "no_question")]
+        if self._outcome.pairs or len(turned_away) < _HOPELESS:
+            return
+        reasons = Counter(item.reason for item in turned_away)
+        last = turned_away[-1]
+        raise RunError(
+            "verify.agree",
+            f"of {len(turned_away)} candidates not one is agreed with "
+            f"({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())}); the last: "
+            f"{last.question!r}, {last.detail}",
+            "take a larger model, a smaller verify.agree, or synthesizer=offline",
+        )
 
     def _reject_walk(self, walk: Walk, level: int, parent: Pair | None, fault: str) -> None:
         """Count a walk that gave no candidate because of a fault."""

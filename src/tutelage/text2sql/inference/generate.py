@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicLayer
 from tutelage.core.errors import ConfigError, RunError
 from tutelage.core.randomness import generator
 from tutelage.text2sql.prompts.chat import Message
-from tutelage.text2sql.prompts.prefixes import LEAST_SHARED, group_by_prefix
+from tutelage.text2sql.prompts.prefixes import LEAST_SHARED, common_prefix, group_by_prefix
 
 if TYPE_CHECKING:
     from tutelage.text2sql.model.language_model import LanguageModel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Keys and values of each layer [K, T, D], by the tokens of a head.
 Kept = dict[tuple[int, ...], list[tuple[Tensor, Tensor]]]
 KEPT_BYTES = 2**31  # the most that a head may take between two batches; what is larger is computed again
+STANDING = 4  # heads that are kept between calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,22 @@ class TransformersEngine:
         """
         self.model, self.end_token, self.seed = model, end_token, seed
         self.share = share and not model.sharded
+        self._standing: Kept = {}  # of :meth:`keep`
+
+    def keep(self, head: Sequence[int]) -> None:
+        """Compute what prompts begin with, and keep it between calls, until others have taken its place."""
+        tokens = tuple(head)
+        if not self.share or len(tokens) < LEAST_SHARED:
+            return
+        if tokens in self._standing:
+            self._standing[tokens] = self._standing.pop(tokens)  # the last one to go
+            return
+        with _answering(self.model):
+            self._standing |= self._computed([tokens])
+        while len(self._standing) > 1 and (
+            len(self._standing) > STANDING or sum(map(_bytes, self._standing.values())) > KEPT_BYTES
+        ):
+            del self._standing[next(iter(self._standing))]
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[list[str]]:
         """Answer requests, prompts that begin alike together, and those of like length.
@@ -166,8 +183,14 @@ class TransformersEngine:
             for index in group:
                 prompt = requests[index].prompt_ids
                 own = len(prompt) - 1 if rows_of_one > 1 and len(prompt) > LEAST_SHARED else 0
-                heads[index] = tuple(prompt[: shared or own])
+                standing = () if shared or own else self._standing_head_of(prompt)
+                heads[index] = standing or tuple(prompt[: shared or own])
         return heads
+
+    def _standing_head_of(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        """The longest head kept between calls that a prompt begins with."""
+        fitting = [head for head in self._standing if len(head) < len(prompt) and head == tuple(prompt[: len(head)])]
+        return max(fitting, key=len, default=())
 
     def _batch(self, batch: list[tuple[Request, tuple[int, ...]]], decoding: Decoding, kept: Kept) -> list[list[str]]:
         samples = decoding.candidates if decoding.kind == "sample" else 1
@@ -205,17 +228,7 @@ class TransformersEngine:
         for head in [head for head in kept if head not in distinct]:
             del kept[head]
         if new := [head for head in distinct if head not in kept]:
-            longest = max(map(len, new))
-            ids = [[*head, *[self.end_token] * (longest - len(head))] for head in new]
-            # A causal model never looks to the right, so the filler changes nothing.
-            found = self.model.prefill(torch.tensor(ids, device=self.model.causal.device))
-            for row, head in enumerate(new):
-                kept[head] = []
-                for layer in found.layers:
-                    assert isinstance(layer, DynamicLayer), "check_support lets full attention through and nothing else"
-                    assert isinstance(layer.keys, Tensor) and isinstance(layer.values, Tensor)
-                    keys, values = (part[row, :, : len(head)].clone() for part in (layer.keys, layer.values))
-                    kept[head].append((keys, values))
+            kept |= self._computed(new)
         longest = max(map(len, heads))
         cache = DynamicCache()
         for number, (some_keys, some_values) in enumerate(kept[distinct[0]]):
@@ -232,6 +245,31 @@ class TransformersEngine:
         if _bytes(kept[distinct[-1]]) > KEPT_BYTES:
             del kept[distinct[-1]]
         return cache
+
+    def _computed(self, heads: Sequence[tuple[int, ...]]) -> Kept:
+        """Compute keys and values of heads, from where they leave one that is kept between calls."""
+        start, before = 0, None
+        for standing in self._standing:
+            common = min(common_prefix([standing, head]) for head in heads)
+            if common >= max(LEAST_SHARED, start + 1):
+                start, before = common, standing
+        cache = DynamicCache()
+        if before is not None:
+            for number, layer in enumerate(self._standing[before]):
+                keys, values = (part[:, :start].expand(len(heads), -1, -1, -1) for part in layer)
+                cache.update(keys, values, number)
+        longest = max(map(len, heads))
+        ids = [[*head[start:], *[self.end_token] * (longest - len(head))] for head in heads]
+        # A causal model never looks to the right, so the filler changes nothing.
+        found = self.model.prefill(torch.tensor(ids, device=self.model.causal.device), cache=cache)
+        computed: Kept = {head: [] for head in heads}
+        for row, head in enumerate(heads):
+            for layer in found.layers:
+                assert isinstance(layer, DynamicLayer), "check_support lets full attention through and nothing else"
+                assert isinstance(layer.keys, Tensor) and isinstance(layer.values, Tensor)
+                keys, values = (part[row, :, : len(head)].clone() for part in (layer.keys, layer.values))
+                computed[head].append((keys, values))
+        return computed
 
     def _config(self, decoding: Decoding, *, beams: int) -> GenerationConfig:
         # What is not said here would be filled in from the model's own file: a repetition penalty, for one, which

@@ -263,10 +263,12 @@ class LanguageModel(nn.Module):
         )
         return continued
 
-    def prefill(self, input_ids_BT: Tensor) -> Cache:
-        """Compute keys and values of prompts' first tokens, padded on the right."""
+    def prefill(self, input_ids_BT: Tensor, *, cache: Cache | None = None) -> Cache:
+        """Compute keys and values of prompts' first tokens, padded on the right; ``cache`` holds those before them."""
         with torch.no_grad():
-            cache = self.causal.base_model(input_ids=input_ids_BT, use_cache=True).past_key_values
+            cache = self.causal.base_model(
+                input_ids=input_ids_BT, use_cache=True, past_key_values=cache
+            ).past_key_values
         assert isinstance(cache, Cache)
         return cache
 

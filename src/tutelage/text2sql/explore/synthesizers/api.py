@@ -8,7 +8,6 @@ pair harder by one operator. The paper's prompts are not published: those in ``p
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlglot
@@ -17,11 +16,9 @@ from sqlglot.errors import SqlglotError
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import generator
-from tutelage.core.store import content_hash
-from tutelage.text2sql.api.client import Client, Service
-from tutelage.text2sql.api.journal import Ledger, Price, Replies
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import DIALECTS, Catalog
+from tutelage.text2sql.explore.door import ServerDoor
 from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.knowledge import Knowledge
 from tutelage.text2sql.explore.pair import Candidate, Json, Pair, Walk
@@ -98,39 +95,26 @@ class Api(Synthesizer):
         Raises:
             ConfigError: A value that cannot work.
         """
-        dollars = "say what a million tokens cost in US dollars; 0 for a server of your own"
-        price_input = _given(price.get("input"), "price.input", dollars)
-        price_output = _given(price.get("output"), "price.output", dollars)
-        budget_usd = _given(budget_usd, "budget_usd", "say how many US dollars this may cost; 0 where prices are 0")
-        for name, value in (("width", width), ("concurrency", concurrency), ("tries", tries)):
-            if value < 1:
-                raise ConfigError(f"synthesizer.{name}", f"{value} is too few", "give 1 or more")
+        if width < 1:
+            raise ConfigError("synthesizer.width", f"{width} is too few", "give 1 or more")
         self.concurrency = concurrency
         self._catalog, self._execute, self._seed = catalog, execute, seed
         self._width, self._structure_share, self._format = width, structure_share, response_format
         self._dialect = DIALECTS[catalog.dialect].sqlglot
         self._sight, self._templates = Sight(catalog, facts, knowledge), Templates()
-        folder = Path(replies)
-        self._ledger = Ledger(
-            folder / "ledger.jsonl",
-            account=content_hash({"db_id": catalog.db_id, "model": model, "base_url": base_url, "seed": seed}),
-            price=Price(price_input, price_output),
+        self._door = ServerDoor(
+            model=model,
+            base_url=base_url,
+            key_variable=key_variable,
+            price=price,
             budget_usd=budget_usd,
-        )
-        self._client = Client(
-            Service(
-                where="synthesizer",
-                model=model,
-                base_url=base_url,
-                key_variable=key_variable,
-                parameters=parameters,
-                seconds=seconds,
-                tries=tries,
-                concurrency=concurrency,
-                requests_per_minute=requests_per_minute,
-            ),
-            replies=Replies(folder / "replies.jsonl"),
-            ledger=self._ledger,
+            replies=replies,
+            parameters=parameters,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            seconds=seconds,
+            tries=tries,
+            db_id=catalog.db_id,
             seed=seed,
         )
         self._unusable: Counter[str] = Counter()
@@ -196,20 +180,13 @@ class Api(Synthesizer):
         """Say what this process asked, what could not be used of it, and what all runs together cost."""
         with self._lock:
             unusable: dict[str, Json] = {fault: times for fault, times in sorted(self._unusable.items()) if times}
-        counts = self._client.counts
-        return {
-            "replies_paid": counts["paid"],
-            "replies_from_cache": counts["cached"],
-            "retries": counts["retries"],
-            "spent_usd": round(self._ledger.spent_usd, 6),
-            "unusable": unusable,
-        }
+        return {**self._door.summary(), "unusable": unusable}
 
     def _ask(self, stage: str, values: Mapping[str, object], answer: type[BaseModel]) -> dict[str, Json]:
         """Return the answer's object; an empty one, and a count, where it cannot be read."""
         named = {"db_id": self._catalog.db_id, "dialect": self._catalog.dialect}
         messages = self._templates.fill(stage, {**values, **named})
-        reply = self._client.ask(messages, stage=stage, response_format=format_of(self._format, answer))
+        reply = self._door.reply(messages, stage=stage, response_format=format_of(self._format, answer))
         try:
             return read_object(reply, answer)
         except Unusable as error:
@@ -237,9 +214,3 @@ class Api(Synthesizer):
     def _count(self, fault: str, times: int = 1) -> None:
         with self._lock:
             self._unusable[fault] += times
-
-
-def _given(value: float | None, name: str, hint: str) -> float:
-    if value is None:
-        raise ConfigError(f"synthesizer.{name}", "is not given", hint)
-    return value

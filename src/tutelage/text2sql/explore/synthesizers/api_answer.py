@@ -1,4 +1,4 @@
-"""Reading what a model answered: JSON of a known shape, or the reason why it is none."""
+"""Reading what a model answered: JSON of a known shape, or the reason why it is none; a question; pairs as text."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tutelage.text2sql.api.journal import Reply
 from tutelage.text2sql.explore.pair import Json, Operator
+from tutelage.text2sql.prompts.answer import sql_of
 
 Item = TypeVar("Item", bound=BaseModel)
 Fault = Literal["empty", "cut", "prose", "half_json", "schema"]
@@ -114,3 +115,36 @@ def read_list(listed: Json, item: type[Item]) -> tuple[list[Item], int]:
         except ValidationError:
             continue
     return good, len(listed) - len(good)
+
+
+_QUOTES = "\"'“”‘’`*"
+_PAIR = re.compile(
+    r"^\W*question\W*\d*\W*:\s*(?P<question>.+?)\s*$(?P<rest>.*?)(?=^\W*question\W*\d*\W*:|\Z)", re.I | re.M | re.S
+)
+_MOST_WORDS = 40  # of a question; a reply that goes on is no question
+
+
+def read_question(reply: Reply) -> str | None:
+    """Find the question that a model was asked to write; None where its reply is something else."""
+    text = reply.text.rpartition("</think>")[2].strip()
+    line = next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith("```")), "")
+    line = re.sub(r"^\W*(?:natural |spoken )?question\W*:\s*", "", line, flags=re.I).strip(f" {_QUOTES}")
+    is_sql = re.match(r"(?:select|with)\b.*\bfrom\b", line, re.I) is not None
+    was_cut = reply.finish_reason == "length"
+    # A name with an underscore is the database's, and no word of a person's.
+    named = re.search(r"[A-Za-z]_[A-Za-z]", re.sub(r"'[^']*'", "", line)) is not None
+    if not line or is_sql or was_cut or named or not 3 <= len(line.split()) <= _MOST_WORDS:
+        return None
+    return line[0].upper() + line[1:]
+
+
+def read_pairs(reply: Reply) -> list[Asked]:
+    """Find questions with their SQL, written as ``Question:`` and a query under it; what is cut off is left out."""
+    text = reply.text.rpartition("</think>")[2]
+    found = []
+    for match in _PAIR.finditer(text):
+        sql = sql_of(re.sub(r"^\W*sql\W*:\s*", "", match["rest"].strip(), flags=re.I))
+        complete = match.end() < len(text) or reply.finish_reason != "length"
+        if sql and complete:
+            found.append(Asked(question=match["question"].strip(f" {_QUOTES}"), sql=sql))
+    return found

@@ -34,6 +34,32 @@ _NEEDS: Mapping[str, str] = {"group": "aggregate", "having": "group", "limit": "
 BRINGS_A_QUERY = frozenset({"nesting", "set_operation", "cte"})
 
 
+# A query, its question in stiff words, and as people ask it: turns before the request of ``speak.jinja``. They are of no
+# database that anything is measured on.
+SPOKEN = (
+    (
+        "SELECT name FROM shop WHERE city = 'Bonn' AND opened > 2005",
+        "What are the names of the shops whose city is 'Bonn' and whose opened is greater than 2005?",
+        "What are the names of the shops in Bonn that opened after 2005?",
+    ),
+    (
+        "SELECT T2.city, COUNT(*) FROM sale AS T1 JOIN shop AS T2 ON T1.shop_id = T2.id GROUP BY T2.city",
+        "For each city of the shops, what is the number of sales?",
+        "How many sales were made in each city?",
+    ),
+    (
+        "SELECT AVG(amount), MAX(amount) FROM sale WHERE paid = 'N'",
+        "What are the average amount and the maximum amount of the sales whose paid is 'N'?",
+        "What are the average and the largest amount of the sales that are not paid?",
+    ),
+    (
+        "SELECT name, city FROM shop ORDER BY opened DESC LIMIT 1",
+        "What are the name and the city of the shop with the highest opened?",
+        "What is the name of the newest shop, and in which city is it?",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A mined skeleton, and the operator that it adds."""
@@ -78,8 +104,11 @@ class Templates:
 
     def fill(self, name: str, values: Mapping[str, Any]) -> list[dict[str, str]]:
         """Make the messages of a request."""
-        text = self._environment.get_template(f"{name}.jinja").render(values)
-        return [{"role": "user", "content": text.strip()}]
+        return [{"role": "user", "content": self.write(name, values)}]
+
+    def write(self, name: str, values: Mapping[str, Any]) -> str:
+        """Fill a template."""
+        return self._environment.get_template(f"{name}.jinja").render(values).strip()
 
 
 class Sight:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from sqlglot import exp
 
+from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.explore.filter import Rejection
-from tutelage.text2sql.explore.verify.judge import RunAll
 from tutelage.text2sql.explore.verify.mutants import quoted, write
 from tutelage.text2sql.explore.verify.perturb import Copies
 from tutelage.text2sql.explore.verify.planting import planting
 from tutelage.text2sql.explore.verify.same import same
 
-Answer = Callable[[str], Sequence[str]]  # a question to independent SQL answers
+RunAll = Callable[[Path, Sequence[str]], list[Result]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +31,37 @@ class Agreement:
 
 
 def agreement(
-    question: str,
     tree: exp.Query,
     *,
-    answer: Answer,
+    answers: Sequence[str],
     catalog: Catalog,
     copies: Copies,
     database: Path,
     run_all: RunAll,
 ) -> Agreement:
-    """Ask, and compare each answer's result with the query's.
+    """Compare each answer's result with the query's.
 
     An answer agrees if it gives the same rows on the data and on every perturbed copy on which the query runs. The
     order of columns is free; that of rows counts where the query orders them.
 
     Args:
-        question: What is asked, alone.
         tree: The pair's query, qualified against the catalog.
-        answer: Gives independent answers.
+        answers: Of somebody who saw the question alone; an empty one agrees with nothing.
         catalog: Of the database.
         copies: Made of it.
         database: The file.
         run_all: Runs statements on a file in the sandbox.
     """
-    answers = list(answer(question))
     own, planted = write(quoted(tree)), planting(tree, catalog)
     ordered = tree.args.get("order") is not None
     agreeing = set(range(len(answers)))
     for path in (*copies.perturbed, database):
         into = (lambda sql: sql) if path == database else planted.into
-        result, *others = run_all(path, [into(own), *(into(sql) for sql in answers)])
+        # Equal answers are run once; what is no query gives an error, as an empty one does.
+        distinct = {sql: into(sql) for sql in dict.fromkeys(answers)}
+        result, *found = run_all(path, [into(own), *distinct.values()])
+        results = dict(zip(distinct, found, strict=True))
+        others = [results[sql] for sql in answers]
         if result.status != "ok":
             if path == database:
                 agreeing = set()

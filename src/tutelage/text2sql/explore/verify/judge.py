@@ -4,7 +4,7 @@ A pair is *tested* when every mutant of its query gives another result on a pert
 does not, rows cannot tell the query from one that means something else, and neither could a scorer or a reader.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlglot import exp
@@ -12,19 +12,20 @@ from sqlglot import exp
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.explore.filter import Rejection
+from tutelage.text2sql.explore.verify.agreement import Agreement, RunAll, agreement
 from tutelage.text2sql.explore.verify.mutants import Mutant, mutants, quoted, write
 from tutelage.text2sql.explore.verify.perturb import Copies
 from tutelage.text2sql.explore.verify.planting import planting
 from tutelage.text2sql.explore.verify.row_order import may_depend_on_order
 from tutelage.text2sql.explore.verify.same import same
 
-RunAll = Callable[[Path, Sequence[str]], list[Result]]
-
 
 class Verifier:
     """Verifies pairs of one database; what it says of a pair depends on the pair alone."""
 
-    def __init__(self, catalog: Catalog, *, copies: Copies, database: Path, run_all: RunAll) -> None:
+    def __init__(
+        self, catalog: Catalog, *, copies: Copies, database: Path, run_all: RunAll, mutants: bool = True
+    ) -> None:
         """Keep what is needed.
 
         Args:
@@ -32,7 +33,9 @@ class Verifier:
             copies: Made of it.
             database: The file.
             run_all: Runs statements on a file in the sandbox, within the time of one query together.
+            mutants: Whether :meth:`meaning` looks for mutants.
         """
+        self._with_mutants = mutants
         self._catalog = catalog
         self._copies = copies
         self._database = database
@@ -42,7 +45,18 @@ class Verifier:
         """Refuse a query whose result depends on the order of rows, or that a mutant cannot be told from."""
         if may_depend_on_order(tree) and (doubt := self._row_order(tree, self._copies)):
             return doubt
-        return self._mutants(tree, self._copies)
+        return self._mutants(tree, self._copies) if self._with_mutants else None
+
+    def agreement(self, tree: exp.Query, answers: Sequence[str]) -> Agreement:
+        """Compare a query, qualified against the catalog, with independent answers to its question."""
+        return agreement(
+            tree,
+            answers=answers,
+            catalog=self._catalog,
+            copies=self._copies,
+            database=self._database,
+            run_all=self._run_all,
+        )
 
     def _row_order(self, tree: exp.Query, copies: Copies) -> Rejection | None:
         unlimited = quoted(tree)
