@@ -361,9 +361,8 @@ def test_what_copies_hold(concerts: Company) -> None:
 def ask(company: Company) -> Callable[..., Rejection | None]:
     def asked(sql: str, answers: list[str], agree: int) -> Rejection | None:
         found = agreement(
-            "What is asked?",
             qualified(sql, company.catalog),
-            answer=lambda question: answers if question == "What is asked?" else [],
+            answers=answers,
             catalog=company.catalog,
             copies=company.copies,
             database=company.path,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.randomness import seed_of
@@ -42,6 +42,7 @@ class Sampling:
     max_tokens: int
 
 
+@runtime_checkable
 class Door(Protocol):
     """Asks a model."""
 

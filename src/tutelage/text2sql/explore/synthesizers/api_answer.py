@@ -118,8 +118,9 @@ def read_list(listed: Json, item: type[Item]) -> tuple[list[Item], int]:
 
 
 _QUOTES = "\"'“”‘’`*"
+_ASKED = r"^[\W\d]*question[\W\d]*:"  # "Question:", "2. **Question 2:**"
 _PAIR = re.compile(
-    r"^\W*question\W*\d*\W*:\s*(?P<question>.+?)\s*$(?P<rest>.*?)(?=^\W*question\W*\d*\W*:|\Z)", re.I | re.M | re.S
+    rf"{_ASKED}\s*(?P<question>\S[^\n]*)(?P<rest>.*?)(?={_ASKED}|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL
 )
 _MOST_WORDS = 40  # of a question; a reply that goes on is no question
 

@@ -34,8 +34,8 @@ _NEEDS: Mapping[str, str] = {"group": "aggregate", "having": "group", "limit": "
 BRINGS_A_QUERY = frozenset({"nesting", "set_operation", "cte"})
 
 
-# A query, its question in stiff words, and as people ask it: turns before the request of ``speak.jinja``. They are of no
-# database that anything is measured on.
+# A query, its question in stiff words, and as people ask it: turns before the request of ``speak.jinja``. They are of
+# no database that anything is measured on.
 SPOKEN = (
     (
         "SELECT name FROM shop WHERE city = 'Bonn' AND opened > 2005",

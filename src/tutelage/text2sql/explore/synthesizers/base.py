@@ -32,8 +32,8 @@ class Synthesizer(ABC):
         """Find out what the database means before the first walk; what is returned, the synthesizer knows already."""
         return []
 
-    def prepare(self, walks: Sequence[Walk]) -> None:
-        """Take note of the walks that begin together: a model is asked about all of them at once."""
+    def prepare(self, walks: Sequence[Walk]) -> None:  # noqa: B027
+        """Take note of the walks that begin together, if it asks about all of them at once; most have no need."""
 
     def spoken(self, candidates: Sequence[Candidate]) -> list[str | None]:
         """Write questions as people ask them, once their SQL was found good; None where that failed."""
@@ -43,8 +43,8 @@ class Synthesizer(ABC):
         """Give independent SQL answers to each candidate's question, by somebody who sees the question alone."""
         return [[] for _ in candidates]
 
-    def close(self) -> None:
-        """Give back what it holds, such as a model's memory."""
+    def close(self) -> None:  # noqa: B027
+        """Give back what it holds, such as a model's memory; most hold nothing."""
 
     def summary(self) -> dict[str, Json]:
         """Say what the manifest should tell of how it went; nothing by default."""
