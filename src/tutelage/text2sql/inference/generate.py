@@ -255,8 +255,8 @@ class TransformersEngine:
                 start, before = common, standing
         cache = DynamicCache()
         if before is not None:
-            for number, layer in enumerate(self._standing[before]):
-                keys, values = (part[:, :start].expand(len(heads), -1, -1, -1) for part in layer)
+            for number, kept in enumerate(self._standing[before]):
+                keys, values = (part[:, :start].expand(len(heads), -1, -1, -1) for part in kept)
                 cache.update(keys, values, number)
         longest = max(map(len, heads))
         ids = [[*head[start:], *[self.end_token] * (longest - len(head))] for head in heads]
