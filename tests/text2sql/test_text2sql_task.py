@@ -287,6 +287,37 @@ def test_a_model_as_it_is_answers_in_the_same_harness(
     assert "people's questions (2)" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # 20 s: two rounds of sampling and training
+def test_two_rounds_of_rejection_sampling(own: list[str], compose_config: Compose, tmp_path: Path) -> None:
+    """The model of the first round is kept in the store, and its samples too: a second run asks nothing again."""
+    weights = Tiny(vocabulary=400, hidden_size=32, layers=2, heads=2, context=512).folder(
+        Store(tmp_path / "weights"), texts=["SELECT name FROM person WHERE city = 'Rome'"], seed=1
+    )
+    given = ["task=text2sql", "data=own", *own, "model=smollm2_135m", f"model.path={weights}", "trainer=cpu"]
+    given += ["method=rejection", "method.rounds=2", "method.samples=2", "trainer.max_epochs=1", "prompt=bare"]
+    given += [
+        "inference.max_new_tokens=8",
+        "trainer.progress_bar=false",
+        "prompt.max_tokens=400",
+        "data.max_length=400",
+    ]
+    with pytest.warns(UserWarning, match="this run trains on the golds alone"):  # random weights know no SQL
+        run.train(compose_config(*given), folder=tmp_path / "run")
+    notes = json.loads((tmp_path / "run/manifest.json").read_text())["corpus"]["rejection"]
+    assert notes["questions"] > 0 and notes["own_answers"] == 0
+    assert sum(notes["outcomes"].values()) == 2 * notes["questions"]
+    (store,) = {Path(str(compose_config(*given).store))}
+    rounds = [path for path in (store / "rejection_rounds").iterdir() if path.is_dir()]
+    samples = sorted((store / "rejection_samples").rglob("samples.jsonl"))
+    assert len(rounds) == 1 and len(samples) == 2
+    before = [path.stat().st_mtime_ns for path in samples]
+    with pytest.warns(UserWarning, match="this run trains on the golds alone"):
+        run.train(compose_config(*given), folder=tmp_path / "other")
+    assert [path.stat().st_mtime_ns for path in samples] == before
+    with pytest.raises(ConfigError, match="rejection learns from a model's own answers"):
+        run.open_task(compose_config(*SMALL, *own, "method=rejection"), folder=tmp_path / "tiny")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -23,20 +23,22 @@ from tutelage.core.distributed import gather
 from tutelage.core.errors import ConfigError
 from tutelage.core.evaluate import fit_to_machine, task_class
 from tutelage.core.optim import Optim
+from tutelage.core.randomness import seed_of
 from tutelage.core.results import MANIFEST, METRICS, environment, read_json, write_json
 from tutelage.core.startup import cores
 from tutelage.core.task import Closing, Metrics, Task
 from tutelage.text2sql.data.corpus import WHICH, Choice, Corpus, assemble, explore_all
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.explored import example_of
-from tutelage.text2sql.data.methods import Method, thin
+from tutelage.text2sql.data.methods import Method, Rejection, thin
 from tutelage.text2sql.data.questions import Questions
+from tutelage.text2sql.data.scorecard import Scorecard
 from tutelage.text2sql.database.executor import Executor
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.inference.answer import PREDICTIONS, Answer, Answerer, Inference, write_predictions
 from tutelage.text2sql.inference.api_engine import ApiEngine, Served, counting_tokenizer
-from tutelage.text2sql.inference.generate import Engine, TransformersEngine
+from tutelage.text2sql.inference.generate import Decoding, Engine, Request, TransformersEngine
 from tutelage.text2sql.inference.session import LoadedRun
 from tutelage.text2sql.inference.vllm import VllmEngine
 from tutelage.text2sql.model import sharding
@@ -49,10 +51,16 @@ from tutelage.text2sql.prompts import Prompt, answer_text
 from tutelage.text2sql.prompts.bare import Bare
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
-from tutelage.text2sql.results.benchmark_command import score_command
+from tutelage.text2sql.results.benchmark_command import (
+    is_scorecard,
+    score_command,
+    scorecard_command,
+    write_scorecard,
+)
 from tutelage.text2sql.results.items import ITEMS, Item, read_examples, read_items, write_items
+from tutelage.text2sql.results.scorecard import Card, split_predictions
 from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
-from tutelage.text2sql.training import seed_only
+from tutelage.text2sql.training import rejection, seed_only
 from tutelage.text2sql.training.datamodule import SHARING_FILE, Loading, Text2SqlDataModule
 from tutelage.text2sql.training.encoder import Encoder
 from tutelage.text2sql.training.module import OutOfMemory, Text2SqlModule
@@ -89,6 +97,12 @@ class Text2SqlTask(Task):
         self._check_trainer()
         self._say_what_is_shared()
         explore_settings(self.explore_settings)
+        if isinstance(self.method, Rejection) and isinstance(self.model_spec, Tiny):
+            raise ConfigError(
+                "method",
+                "rejection learns from a model's own answers, and the tiny model begins with random weights",
+                "choose a model that knows SQL, such as model=qwen2_5_coder_0_5b",
+            )
         if self.inference.engine == "vllm":
             self._check_vllm()
         if isinstance(self.inference, Served):
@@ -250,7 +264,7 @@ class Text2SqlTask(Task):
                     seed=self.cfg.seed,
                     store=self.store,
                 )
-        return assemble(
+        corpus = assemble(
             self.source,
             self.method,
             explored=explored,
@@ -258,6 +272,56 @@ class Text2SqlTask(Task):
             test_size=self.loading.test_size,
             seed=self.cfg.seed,
         )
+        return corpus if not isinstance(self.method, Rejection) else self._with_own_answers(corpus, self.method)
+
+    def _with_own_answers(self, corpus: Corpus, method: Rejection) -> Corpus:
+        """Add the model's own right answers, sampled now or found in the store."""
+        tokenizer = self.pretrained.tokenizer()
+        room = min(self._context - self.inference.max_new_tokens, self.loading.max_length)
+        questions = [example for stage in corpus.stages for example in stage]
+        # What is too long is trained on with its gold, if at all; notes count it.
+        asked = [e for e in questions if len(self.answerer.encode(tokenizer, e).prompt_ids) <= room]
+        fingerprint = self.source.fingerprint
+        found = rejection.sampled(
+            self.store,
+            rejection.sample_key(self.cfg, asked, fingerprint=fingerprint),
+            asked,
+            sampler=lambda: self._sampler(method),
+            source=self.source,
+            workers=max(1, min(MOST_WORKERS, cores())),
+        )
+        return rejection.with_own_answers(corpus, method, found)
+
+    def _sampler(self, method: Rejection) -> rejection.Sampler:
+        """Load the model that this round asks."""
+        before = rejection.previous_round(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
+        if before is None:
+            model = load_untrained(self.pretrained, adapter=Full())
+        else:
+            model = load_trained(self.pretrained, before / MODEL, adapter=self.adapter)
+        trainer = run.make_trainer(self, callbacks=[], loggers=[])
+        model = model.eval().to(trainer.strategy.root_device)
+        end = end_token(model.tokenizer, self.prompt.template)
+        engine = TransformersEngine(model, end_token=end, seed=seed_of(self.cfg.seed, "rejection", method.rounds))
+        decoding = Decoding(
+            "sample",
+            method.samples,
+            method.temperature,
+            method.top_p,
+            self.inference.max_new_tokens,
+            self.inference.batch_size,
+        )
+
+        def ask(examples: Sequence[Example]) -> list[list[str]]:
+            encoded = [self.answerer.encode(model.tokenizer, example) for example in examples]
+            requests = [
+                Request(example.id, prompt.prompt_ids, tuple(prompt.messages))
+                for example, prompt in zip(examples, encoded, strict=True)
+            ]
+            with trainer.precision_plugin.forward_context():
+                return engine.generate(requests, decoding)
+
+        return ask
 
     @cached_property
     def pretrained(self) -> Pretrained:
@@ -404,6 +468,8 @@ class Text2SqlTask(Task):
         """Score a file of predictions; without one, a model as it is, untrained."""
         if cfg.predictions is None:
             return cls.score_untrained(cfg, folder=Path(cfg.out or folder))
+        if is_scorecard(cfg):
+            return as_card_metrics(scorecard_command(cfg, folder=folder))
         scores = score_command(cfg, folder=folder)
         first = scores.systems[0]
         return {f"{cfg.mode}/{name}": scores.score(first, name, cfg.mode).value for name in scores.metrics}
@@ -463,6 +529,19 @@ class Text2SqlTask(Task):
     def report(self, metrics: Metrics) -> None:
         report.write(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
         report.print_closing_table(self.out, cfg=self.cfg, metrics=metrics, notes=self.describe())
+        if isinstance(self.source, Scorecard):
+            predictions, absent = split_predictions(self.out / PREDICTIONS, self.out)
+            write_scorecard(
+                self.out,
+                name=self.folder.name if self.rescored else Path(self.describe()["model"]).name,
+                folders=self.source.folders,
+                variants=self.source.variants,
+                predictions=predictions,
+                absent=absent | self.source.absent,
+                store=self.store.root,
+                limits=None,
+                workers=max(1, min(MOST_WORKERS, cores())),
+            )
 
     def closing(self, metrics: Metrics) -> Closing:
         shown = ("question", "gold", "sql", "status")
@@ -561,6 +640,15 @@ def _warn_of_unanswered(answers: Sequence[Answer]) -> None:
 def _check_any(examples: Sequence[Example]) -> None:
     if not examples:
         raise ConfigError("data", "no test questions with SQL to score on", "give some (data=own: data.test=…)")
+
+
+def as_card_metrics(card: Card) -> Metrics:
+    """Each set's first metric."""
+    found: Metrics = {}
+    for key, scores in card.scores.items():
+        metric = scores.metrics[0]
+        found[f"{key}/{metric}"] = scores.score(scores.systems[0], metric, scores.mode).value
+    return found
 
 
 def free_memory() -> None:

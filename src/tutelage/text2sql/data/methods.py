@@ -119,6 +119,61 @@ class DbExplore(Method):
         ]
 
 
+class Rejection(DbExplore):
+    """Trains on what DB-Explore would, and on the model's own answers to it that are right and differ from the gold.
+
+    The answers are sampled and judged in `training/rejection.py`, whose module text names the papers.
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 1,
+        samples: int = 8,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        keep: int = 4,
+        keep_gold: bool = True,
+        seed_share: float | None = None,
+        max_seeds: int | None = None,
+        max_pairs: int | None = None,
+        max_level: int | None = None,
+        curriculum: bool = False,
+        held_out: float = 0.1,
+        held_out_size: int = 200,
+        val_share: float = 0.05,
+    ) -> None:
+        """Choose how answers are sampled; see `DbExplore` for the mixture of questions.
+
+        Args:
+            rounds: How often the model is sampled and trained; each round after the first asks the model that the
+                round before it trained.
+            samples: Answers to each question.
+            temperature: Sampling temperature.
+            top_p: Probability that the tokens sampled from have together.
+            keep: The most different right answers of a question that are trained on.
+            keep_gold: Whether the gold is trained on as well.
+        """
+        super().__init__(
+            seed_share=seed_share,
+            max_seeds=max_seeds,
+            max_pairs=max_pairs,
+            max_level=max_level,
+            curriculum=curriculum,
+            held_out=held_out,
+            held_out_size=held_out_size,
+            val_share=val_share,
+        )
+        for key, value in (("rounds", rounds), ("samples", samples), ("keep", keep)):
+            if value < 1:
+                raise ConfigError(f"method.{key}", f"{value} is none", "give 1 or more")
+        if temperature <= 0 or not 0 < top_p <= 1:
+            what = f"temperature {temperature} and top_p {top_p}"
+            raise ConfigError("method.temperature", what, "give a temperature above 0 and top_p in (0, 1]")
+        self.rounds, self.samples, self.temperature, self.top_p = rounds, samples, temperature, top_p
+        self.keep, self.keep_gold = keep, keep_gold
+
+
 def _check_share(key: str, share: float) -> None:
     if not 0 <= share < 0.5:
         raise ConfigError(f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)")

@@ -6,7 +6,7 @@ from typing import Literal
 from tutelage.core.store import content_hash, file_hash
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.questions import Questions, cut, read_records
-from tutelage.text2sql.database.published import VARIANTS, spider_files
+from tutelage.text2sql.database.published import VARIANTS, SplitFiles, spider_files
 
 DOUBTFUL = ("wta_1",)  # in common copies `rankings` is empty and `players` cut off: wrong queries score right there
 # Published without rows: every query that runs agrees with the gold.
@@ -24,6 +24,7 @@ class Spider(Questions):
         variants: str | None = None,
         val_databases: int = 10,
         split_seed: int = 0,
+        with_train: bool = True,
     ) -> None:
         """Read the questions.
 
@@ -36,12 +37,13 @@ class Spider(Questions):
             variants: The folder that holds the last three; None for ``root``, or ``spider_variants`` beside it.
             val_databases: How many of the training databases are held out, whole, to pick a checkpoint by.
             split_seed: Of the choice of those databases.
+            with_train: False reads the test questions alone; the files of training questions may then be missing.
 
         Raises:
             DataError: A file is missing or broken, or not one database of the test questions is at hand.
         """
         folder = Path(root)
-        trained = spider_files(folder, "train")
+        trained = spider_files(folder, "train") if with_train else SplitFiles((), (folder / "database",))
         tested = spider_files(folder, test, variants=None if variants is None else Path(variants))
         (test_file,) = tested.questions
         benchmark = cut(

@@ -212,9 +212,33 @@ def score_predictions(
         ConfigError: A choice that does not exist.
         DataError: Data or predictions are missing or do not fit together.
     """
-    chosen = _check(benchmark, predictions, mode, on_missing, metrics, workers)
+    _check(benchmark, predictions, mode, on_missing, metrics, workers)  # before anything is read
+    return score_benchmark(
+        load_benchmark(benchmark, root=root, split=split, on_missing=on_missing, variants=variants),
+        predictions=predictions,
+        store=store,
+        mode=mode,
+        metrics=metrics,
+        keep_distinct=keep_distinct,
+        limits=limits,
+        workers=workers,
+    )
+
+
+def score_benchmark(
+    data: Benchmark,
+    *,
+    predictions: Sequence[Path],
+    store: Path,
+    mode: Mode = "official",
+    metrics: Sequence[str] | None = None,
+    keep_distinct: bool = False,
+    limits: Limits | None = None,
+    workers: int = 2,
+) -> Scores:
+    """Score one prediction file, or two to compare, on questions that are read already; see `score_predictions`."""
+    chosen = _check(data.name, predictions, mode, "skip", metrics, workers)
     limits = limits or Limits(rows=None)
-    data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing, variants=variants)
     items = data.items
     systems = [read_predictions(path, items=items, all_items=data.all_items) for path in predictions]
     not_asked = frozenset[int]().union(*(system.not_asked for system in systems))
@@ -227,7 +251,7 @@ def score_predictions(
         scorer = BenchmarkScorer(
             data, metrics=chosen, keep_distinct=keep_distinct, limits=limits, workers=workers, store=store, stack=stack
         )
-        golds = Predictions("gold", root, "the data's own", [item.sql for item in items])
+        golds = Predictions("gold", Path("gold"), "the data's own", [item.sql for item in items])
         return Scores(
             benchmark=data,
             mode=mode,

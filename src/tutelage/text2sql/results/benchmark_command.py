@@ -1,15 +1,20 @@
 """``evaluate.py task=text2sql predictions=…``: from a composed config to scores, and their files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core.errors import ConfigError
+from tutelage.text2sql.data.scorecard import SETS
 from tutelage.text2sql.database.executor import Limits
 from tutelage.text2sql.evaluation.gold import BenchmarkName
 from tutelage.text2sql.evaluation.score import Scores, score_predictions
 from tutelage.text2sql.results.benchmark_report import table, write_reports
+from tutelage.text2sql.results.scorecard import PAGE, Card, make_card, predictions_in, write_card
+from tutelage.text2sql.results.scorecard import table as table_of_card
 
+_SCORECARD = "tutelage.text2sql.data.scorecard.Scorecard"
 _BENCHMARKS: dict[str, BenchmarkName] = {
     "tutelage.text2sql.data.spider.Spider": "spider",
     "tutelage.text2sql.data.bird.Bird": "bird",
@@ -57,6 +62,67 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
     print(table(scores))
     print(f"  {out / 'report.html'}")
     return scores
+
+
+def is_scorecard(cfg: DictConfig) -> bool:
+    """Whether all sets are to be scored."""
+    return str(cfg.data.get("_target_")) == _SCORECARD
+
+
+def scorecard_command(cfg: DictConfig, *, folder: Path) -> Card:
+    """Score a folder of predictions, a file for each set, and write the page.
+
+    Raises:
+        ConfigError: A key is missing or says something that cannot be.
+        DataError: Not one set can be scored.
+    """
+    if not isinstance(cfg.predictions, str):
+        what = f"{len(cfg.predictions)} files"
+        hint = f"give one folder that holds a file for each set: {', '.join(SETS)}"
+        raise ConfigError("predictions", what, hint)
+    source = Path(cfg.predictions)
+    predictions, absent = predictions_in(source)
+    given = {owner: cfg.data.get(owner) for owner in ("spider", "bird", "defog")}
+    return write_scorecard(
+        Path(cfg.out) if cfg.out else folder,
+        name=source.name,
+        folders={owner: Path(path) for owner, path in given.items() if path},
+        variants=Path(cfg.data.variants) if cfg.data.variants else None,
+        predictions=predictions,
+        absent=absent,
+        store=Path(cfg.store),
+        limits=_limits(cfg),
+        workers=cfg.workers,
+    )
+
+
+def write_scorecard(
+    out: Path,
+    *,
+    name: str,
+    folders: Mapping[str, Path],
+    variants: Path | None,
+    predictions: Mapping[str, Path],
+    absent: Mapping[str, str],
+    store: Path,
+    limits: Limits | None,
+    workers: int,
+) -> Card:
+    """Score every set that there are predictions for, write the page, and print what is on it."""
+    card = make_card(
+        folders=folders,
+        variants=variants,
+        predictions=predictions,
+        absent=absent,
+        name=name,
+        store=store,
+        limits=limits,
+        workers=workers,
+    )
+    write_card(card, out)
+    print(table_of_card(card))
+    print(f"  {out / PAGE}")
+    return card
 
 
 def _split(cfg: DictConfig, benchmark: BenchmarkName) -> str:
