@@ -34,10 +34,15 @@ def main() -> None:
 
 def trains_language_models(arguments: list[str]) -> bool:
     """Whether the run is one of task=text2sql."""
+    folder = next((text.removeprefix("run=") for text in arguments if text.startswith("run=")), None)
+    return folder is not None and _task_of(Path(folder)).startswith("tutelage.text2sql.")
+
+
+def _task_of(run: Path) -> str:
     from tutelage.core.run_folder import load_config
 
-    folder = next((text.removeprefix("run=") for text in arguments if text.startswith("run=")), None)
-    return folder is not None and str(load_config(Path(folder)).task._target_).startswith("tutelage.text2sql.")
+    # What the config names is only read here; the export itself takes what trust= allows.
+    return str(load_config(run, trusted=None).task._target_)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tutelage.core.results import read_metrics
 from tutelage.core.run import make_trainer, open_task, train
 from tutelage.core.run_folder import LOCK, best_checkpoint
 from tutelage.multilabel.module import Distillation
+from tutelage.multilabel.results import report
 from tutelage.multilabel.task import label_shares
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,9 +104,21 @@ def test_a_run_leaves_what_was_promised(
     assert second["teacher/test/mAP"] == metrics["teacher/test/mAP"] and second["test/mAP"] != metrics["test/mAP"]
 
 
-def test_a_student_alone_needs_no_teacher(compose_config: Compose, tmp_path: Path) -> None:
-    metrics = train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
-    assert not (tmp_path / "store").exists() and not any(name.startswith("teacher/") for name in metrics)
+def test_a_student_alone_needs_no_teacher_and_its_scores_no_report(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **named: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr(report, "write", fail)
+        train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run")
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics is not None and not any(name.startswith("teacher/") for name in metrics)
+    assert not (tmp_path / "store").exists() and not (tmp_path / "run" / "report.html").exists()
+    # The same command draws the report, and trains nothing.
+    assert train(compose_config(*SMALL, "method=supervised"), folder=tmp_path / "run") == metrics
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_a_new_student_starts_at_the_labels_shares(compose_config: Compose, tmp_path: Path) -> None:

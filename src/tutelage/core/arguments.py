@@ -13,6 +13,11 @@ from tutelage.core.errors import ConfigError
 Settings = TypeVar("Settings")
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Split names with commas between them, as in ``trust=mine,theirs``; brackets around them are left out."""
+    return tuple(name for name in text.strip("[]").split(",") if name)
+
+
 def parse_arguments(arguments: Sequence[str], settings: type[Settings], *, usage: str) -> Settings:
     """Read ``key=value`` arguments into a dataclass.
 

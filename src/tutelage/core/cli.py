@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.core import config, launch
+from tutelage.core.arguments import split_names
 from tutelage.core.config import CONF
 from tutelage.core.errors import ConfigError, RunError, UserError
 from tutelage.core.overrides import parse
@@ -181,8 +182,7 @@ def _finished_run(overrides: list[str]) -> FinishedRun | None:
         return None
     if rest and not launch.first():
         return None  # rank 0 of the same command may be writing the folder at this moment
-    trusted = tuple(name for name in given.get("trust", "").strip("[]").split(",") if name)
-    return FinishedRun(Path(given["run"]), trusted, tuple(rest))
+    return FinishedRun(Path(given["run"]), split_names(given.get("trust", "")), tuple(rest))
 
 
 def _prepares(overrides: list[str]) -> bool:

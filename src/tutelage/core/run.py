@@ -187,9 +187,9 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
         shown = {"headline": list(task.headline), "totals": dict(task.totals)}
         manifest = {**results.environment(ROOT), **shown, **task.describe()}
         results.write_json(folder / results.MANIFEST, manifest)
-        task.report(metrics)
-        # Last: a folder with metrics.json is a finished run.
+        # A folder with metrics.json is a finished run: the same command draws its report again.
         results.write_json(folder / results.METRICS, metrics)
+        task.report(metrics)
         for logger in opened[1:]:
             loggers.log_closing(logger, cfg, metrics, task.closing(metrics), step=steps)
     return metrics

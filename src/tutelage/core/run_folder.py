@@ -1,7 +1,9 @@
 """A run's folder: its config, its lock and its checkpoints."""
 
+import functools
 import inspect
 import pickle
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from tutelage.core.store import write_atomically
 CONFIG = Path(".hydra") / "config.yaml"
 EVALUATIONS = "evaluations"  # scores of a finished run that were taken with other settings than its own
 LOCK = ".lock"
+_TARGET = re.compile(r"_target_: *([\w.]+)")
 
 
 @contextmanager
@@ -148,13 +151,11 @@ def _check_targets(saved: DictConfig, *, folder: Path, trusted: Collection[str])
         raise ConfigError("run", f"{folder} was made by another version: {'; '.join(moved)}", _other_version(folder))
 
 
-def _targets_of_conf() -> set[str]:
-    """Return every target that the files of conf/ name."""
-    return {
-        target
-        for path in CONF.rglob("*.yaml")
-        for _, target in _targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False), "")
-    }
+@functools.cache
+def _targets_of_conf() -> frozenset[str]:
+    """Return every target that the files of conf/ name. They are searched as text: parsing takes half a second."""
+    found = (_TARGET.findall(path.read_text(encoding="utf-8")) for path in CONF.rglob("*.yaml"))
+    return frozenset(target for targets in found for target in targets)
 
 
 def _targets(value: Any, where: str) -> Iterator[tuple[str, str]]:

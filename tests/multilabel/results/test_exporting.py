@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tutelage.core import startup
@@ -66,6 +67,47 @@ def test_the_card(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         expected = network(normalised(network, images)).logits_BK.sigmoid()[0]
     torch.testing.assert_close(scope["probabilities"][0].detach(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_card_names_all_teachers(run: Path) -> None:
+    config = json.loads((run / ".hydra" / "config.yaml").read_text())
+    config["method"] = {"_target_": "tutelage.multilabel.methods.logits.mld.Mld", "temperature": 1.0}
+    members = {"plain": None, "wide": {"network": {"name": "wide_resnet50_2"}}}
+    config["teachers"] = {"combine": "average", "members": members}
+    (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    (run / "metrics.json").write_text(json.dumps({"test/mAP": 70.0, "test/CF1": 60.0, "teacher/test/mAP": 80.5}))
+    export_run(ExportSettings(run=run, onnx=False))
+    text = (run / "export" / "README.md").read_text()
+    assert "by `method=mld` under plain: resnet10t, wide: wide_resnet50_2." in text
+    assert "| score | student | teachers, average (plain: resnet10t, wide: wide_resnet50_2) |" in text
+    assert "| mAP | 70.00 | 80.50 |" in text and "| CF1 | 60.00 | — |" in text
+    config["teachers"]["combine"] = "terms"
+    (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    scores = {"test/mAP": 70.0, "teacher/plain/test/mAP": 75.0, "teacher/wide/test/mAP": 80.0}
+    (run / "metrics.json").write_text(json.dumps(scores))
+    text = model_card.write(load_config(run), open_student(run)[0], run=run, out=run / "export")
+    assert "| score | student | plain (resnet10t) | wide (wide_resnet50_2) |" in text
+    assert "| mAP | 70.00 | 75.00 | 80.00 |" in text
+
+
+def test_a_run_with_classes_of_another_package_has_to_be_trusted(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run / ".hydra" / "config.yaml"
+    (run / "mine.py").write_text("from tutelage.multilabel.networks.heads import Linear as Mine\n")
+    config.write_text(config.read_text().replace("tutelage.multilabel.networks.heads.Linear", "mine.Mine"))
+    monkeypatch.syspath_prepend(run)
+    monkeypatch.setattr(startup, "prepare", lambda: None)  # it is for a process that has imported nothing yet
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    exporting = ["export.py", f"run={run}", "onnx=false"]
+    predicting = ["predict.py", f"run={run}", f"images={tmp_path / 'photo.png'}", f"out={tmp_path / 'out'}"]
+    for arguments in (exporting, predicting):
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit, match=r"(?i)add trust=mine"):
+            runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+        monkeypatch.setattr(sys, "argv", [*arguments, "trust=mine"])
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    assert (run / "export" / "network.json").is_file() and (tmp_path / "out" / "predictions.csv").is_file()
 
 
 def normalised(network: Network, zeros_BCHW: torch.Tensor) -> torch.Tensor:

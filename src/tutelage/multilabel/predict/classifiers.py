@@ -3,6 +3,7 @@
 # B batch, K labels, H W map, R resolution
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,7 +76,7 @@ class OnnxClassifier:
 class RunClassifier:
     """The best student of a finished run."""
 
-    def __init__(self, run: Path, *, device: str) -> None:
+    def __init__(self, run: Path, *, device: str, trusted: Collection[str] = ()) -> None:
         """Load the student and the thresholds that were kept with the run.
 
         Raises:
@@ -89,7 +90,7 @@ class RunClassifier:
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._network, self.labels = open_student(run)
+        self._network, self.labels = open_student(run, trusted=trusted)
         try:
             self._network.to(device)
         except (RuntimeError, AssertionError) as error:

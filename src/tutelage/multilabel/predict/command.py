@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tutelage.core import results
+from tutelage.core.arguments import split_names
 from tutelage.core.errors import ConfigError
 from tutelage.multilabel.predict.classifiers import Classifier, OnnxClassifier, RunClassifier
 from tutelage.multilabel.predict.output import (
@@ -48,6 +49,7 @@ class PredictSettings:
         batch: Pictures that the network sees at once.
         sheet: Pictures on the contact sheet.
         device: auto, cpu or cuda.
+        trust: Packages, with commas between them, whose classes the run's config may name.
     """
 
     images: str
@@ -60,6 +62,7 @@ class PredictSettings:
     batch: int = 32
     sheet: int = 100
     device: str = "auto"
+    trust: str = ""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.onnx is None):
@@ -144,7 +147,7 @@ def _open(settings: PredictSettings) -> Classifier:
     if settings.onnx is not None:
         return OnnxClassifier(settings.onnx)
     assert settings.run is not None
-    return RunClassifier(settings.run, device=settings.device)
+    return RunClassifier(settings.run, device=settings.device, trusted=split_names(settings.trust))
 
 
 def _cores() -> int:

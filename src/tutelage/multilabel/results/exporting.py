@@ -1,5 +1,6 @@
 """A finished run's student, taken out of its run: what ``export.py`` does."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
+from tutelage.core.arguments import split_names
 from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
@@ -34,11 +36,13 @@ class ExportSettings:
         run: The folder of a finished run.
         out: Where the files go; ``export`` in the run's folder where it is null.
         onnx: Write ONNX beside timm's state dict.
+        trust: Packages, with commas between them, whose classes the run's config may name.
     """
 
     run: Path
     out: Path | None = None
     onnx: bool = True
+    trust: str = ""
 
 
 def export_run(settings: ExportSettings) -> None:
@@ -47,8 +51,9 @@ def export_run(settings: ExportSettings) -> None:
     Raises:
         ConfigError: No finished run of this task, or no ONNX exporter.
     """
-    network, label_names = open_student(settings.run)
-    cfg = load_config(settings.run)
+    trusted = split_names(settings.trust)
+    network, label_names = open_student(settings.run, trusted=trusted)
+    cfg = load_config(settings.run, trusted=trusted)
     out = settings.run / "export" if settings.out is None else settings.out
     thresholds_K = read_thresholds(settings.run, labels=label_names)
     export(network, out, label_names=label_names, thresholds_K=thresholds_K.tolist(), onnx=settings.onnx)
@@ -57,15 +62,19 @@ def export_run(settings: ExportSettings) -> None:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 
-def open_student(run: Path) -> tuple[Network, tuple[str, ...]]:
+def open_student(run: Path, *, trusted: Collection[str] = ()) -> tuple[Network, tuple[str, ...]]:
     """Load the best student of a run and the names of its labels, from the run's folder alone.
+
+    Args:
+        run: The folder.
+        trusted: Packages, beside this one, whose classes the run's config may name.
 
     Raises:
         ConfigError: No finished run of task=multilabel.
     """
     if results.read_metrics(run) is None:
         raise ConfigError("run", f"{run} holds no finished run", f"finish it with: python train.py run={run}")
-    cfg = load_config(run)
+    cfg = load_config(run, trusted=trusted)
     if not str(cfg.task._target_).startswith("tutelage.multilabel."):
         raise ConfigError("run", f"{run} is not a run of task=multilabel", "give the run of an image classifier")
     label_names = tuple(results.read_json(run / results.MANIFEST)["labels"])

@@ -11,7 +11,7 @@ from tutelage.core import results
 from tutelage.core.model_card import render
 from tutelage.multilabel.networks.export import DESCRIPTION, ONNX, STATE
 from tutelage.multilabel.networks.network import Network
-from tutelage.multilabel.results.report import CLASSES, data_name, method_name, read_classes
+from tutelage.multilabel.results.report import CLASSES, data_name, method_name, read_classes, teachers
 
 NUM_HARDEST = 8
 FEW = 5  # positives; below, an AP says little
@@ -41,7 +41,10 @@ def write(cfg: DictConfig, network: Network, *, run: Path, out: Path) -> str:
     }
     values = {
         "name": network.spec.name,
-        "teacher": str(cfg.model.teacher.name),
+        "teachers": ", ".join(name for _, name in teachers(cfg).values()),
+        "scored_teachers": [
+            (role, name, prefix) for role, (prefix, name) in teachers(cfg).items() if f"{prefix}{split}/mAP" in metrics
+        ],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "description": description,
         "state": STATE if (out / STATE).is_file() else None,

@@ -116,7 +116,7 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
 def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) -> tuple[list[str], list[list[str]]]:
     """Return the closing table: a column a network, so that it fits a terminal with long names in it."""
     split = scored_split(cfg)
-    networks = {**_teachers(cfg), "student": ("", str(cfg.model.student.name))}
+    networks = {**teachers(cfg), "student": ("", str(cfg.model.student.name))}
     networks = {role: found for role, found in networks.items() if f"{found[0]}{split}/mAP" in metrics}
     prefixes = [prefix for prefix, _ in networks.values()]
     parameters = [float(metrics[f"{prefix or 'student/'}parameters"]) for prefix in prefixes]
@@ -142,7 +142,7 @@ def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) 
     return ["", *networks], [[name, *cells] for name, cells in lines.items()]
 
 
-def _teachers(cfg: DictConfig) -> dict[str, tuple[str, str]]:
+def teachers(cfg: DictConfig) -> dict[str, tuple[str, str]]:
     """Return each teacher that is scored by itself: the prefix of its metrics, and its network or networks."""
     members = {} if cfg.teachers is None else OmegaConf.to_container(cfg.teachers.members)
     own = str(cfg.model.teacher.name)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.core import results
+from tutelage.core.arguments import split_names
 from tutelage.core.build import build
 from tutelage.core.errors import ConfigError
 from tutelage.core.model_card import CARD
@@ -28,6 +29,7 @@ class ExportSettings:
         gguf: Write a GGUF file, too. ``auto`` does so where llama.cpp's converter is found.
         converter: llama.cpp's ``convert_hf_to_gguf.py``; null looks for it on PATH.
         gguf_type: How the GGUF file keeps its weights.
+        trust: Packages, with commas between them, whose classes the run's config may name.
     """
 
     run: Path
@@ -35,6 +37,7 @@ class ExportSettings:
     gguf: Literal["auto", "true", "false"] = "auto"
     converter: Path | None = None
     gguf_type: Literal["auto", "f32", "f16", "bf16", "q8_0"] = "auto"
+    trust: str = ""
 
 
 def export_run(settings: ExportSettings) -> None:
@@ -48,7 +51,7 @@ def export_run(settings: ExportSettings) -> None:
     metrics = results.read_metrics(run)
     if metrics is None:
         raise ConfigError("run", f"{run} holds no finished run", f"finish it with: python train.py run={run}")
-    cfg = load_config(run)
+    cfg = load_config(run, trusted=split_names(settings.trust))
     if not str(cfg.task._target_).startswith("tutelage.text2sql."):
         raise ConfigError("run", f"{run} is no run of task=text2sql", "give the run of a language model")
     if not (run / MODEL).is_dir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tutelage.core.arguments import parse_arguments
+from tutelage.core.arguments import parse_arguments, split_names
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Source
@@ -140,7 +140,7 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
         device="cuda" if torch.cuda.is_available() else "cpu",
         changes=settings.changes,
         database=settings.database,
-        trusted=tuple(name for name in settings.trust.split(",") if name),
+        trusted=split_names(settings.trust),
     )
     source, db_id = choose_database(run.answerer.source, settings, store=run.answerer.store)
     with Executor(workers=1, limits=LIMITS) as executor:

@@ -1,4 +1,8 @@
-"""The prompt that OmniSQL's models were trained on (arXiv 2503.02240; their repository's ``input_prompt_template``)."""
+"""The prompt that OmniSQL's models were trained on (arXiv 2503.02240).
+
+The template is that of ``train_and_evaluate/process_dataset.py`` in their repository (RUCKBReasoning/OmniSQL), which
+puts evidence on the line before the question. Its README leaves out "sql" behind the fence.
+"""
 
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import DIALECTS, Catalog

@@ -1,4 +1,7 @@
-"""The prompt that XiYanSQL-QwenCoder was trained on (its model card's ``nl2sqlite_template_cn``), in Chinese."""
+"""The prompt that XiYanSQL-QwenCoder was trained on, in Chinese.
+
+The template is ``nl2sqlite_template_cn`` of the README of XGenerationLab/XiYanSQL-QwenCoder, which names the dialect.
+"""
 
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import DIALECTS, Catalog
