@@ -89,6 +89,8 @@ def test_help_lists_every_choice_and_when_to_take_it(tmp_path: Path) -> None:
     for folder in (path for path in (ROOT / "conf").iterdir() if path.is_dir()):
         for choice in folder.glob("*.yaml"):
             lines = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == [choice.stem]]
+            if choice.stem == "model":  # also the heading of a group
+                lines.remove(["model"])
             assert lines and all(len(words) > 3 for words in lines), (
                 f"{choice}: let its first line say when to choose it"
             )

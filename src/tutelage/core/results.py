@@ -1,6 +1,7 @@
 """What a run leaves behind: metrics.json, and tables over many runs."""
 
 import csv
+import io
 import json
 import platform
 import statistics
@@ -27,6 +28,13 @@ PACKAGES = ("torch", "lightning", "hydra-core", "timm", "torchvision", "transfor
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that is seen whole or not at all."""
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write CSV that is seen whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_atomically(path, text.getvalue())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -135,14 +143,14 @@ def write_sweep(folder: Path, *, jobs: Sequence[Path], headline: Sequence[str]) 
         if len({row.choices.get(key) for row in rows}) > 1
     ]
     names = sorted({name for row in rows for name in row.metrics})
-    with (folder / "sweep.csv").open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow([*keys, "seeds", *(f"{name} {what}" for name in names for what in ("mean", "std")), "failures"])
-        for row in rows:
-            cells: list[Value | None] = []
-            for name in names:
-                cells.extend(mean_and_std(row.metrics[name]) if name in row.metrics else ("", ""))
-            out.writerow([*(row.choices.get(key, "") for key in keys), row.seeds, *cells, " | ".join(row.failures)])
+    kept = []
+    for row in rows:
+        cells: list[Value | None] = []
+        for name in names:
+            cells.extend(mean_and_std(row.metrics[name]) if name in row.metrics else ("", ""))
+        kept.append([*(row.choices.get(key, "") for key in keys), row.seeds, *cells, " | ".join(row.failures)])
+    both = [f"{name} {what}" for name in names for what in ("mean", "std")]
+    write_csv(folder / "sweep.csv", [*keys, "seeds", *both, "failures"], kept)
     shown = [name for name in headline if name in names]
     columns = [*(keys or ["run"]), "seeds", *shown]
     lines = [

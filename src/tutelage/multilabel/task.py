@@ -3,7 +3,6 @@
 # N images, K labels
 
 import copy
-import csv
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -394,15 +393,12 @@ class MultilabelTask(Task):
             targets=student.prediction.targets_NK,
             labels=names,
         )
-        with (self.out / "items.csv").open("w", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["id", "labels", "predicted", "missed", "wrong"])
-            predicted_NK = scoring.predicted_labels(student.prediction.logits_NK, threshold=self.scoring.threshold)
-            for identity, target_K, predicted_K in zip(
-                split_ids, student.prediction.targets_NK, predicted_NK, strict=True
-            ):
-                rows = (target_K == 1, predicted_K, (target_K == 1) & ~predicted_K, (target_K == 0) & predicted_K)
-                out.writerow([identity, *("|".join(names[row]) for row in rows)])
+        predicted_NK = scoring.predicted_labels(student.prediction.logits_NK, threshold=self.scoring.threshold)
+        items = []
+        for identity, target_K, predicted_K in zip(split_ids, student.prediction.targets_NK, predicted_NK, strict=True):
+            sets = (target_K == 1, predicted_K, (target_K == 1) & ~predicted_K, (target_K == 0) & predicted_K)
+            items.append([identity, *("|".join(names[of_set]) for of_set in sets)])
+        results.write_csv(self.out / "items.csv", ["id", "labels", "predicted", "missed", "wrong"], items)
 
 
 def _optim(node: DictConfig) -> Optim:

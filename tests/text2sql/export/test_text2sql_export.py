@@ -214,7 +214,7 @@ def test_a_converter_that_is_missing_or_fails(
 ) -> None:
     run = make_run(targets=LINEAR)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"converter is not on PATH\. Get llama\.cpp"):
+    with pytest.raises(ConfigError, match=r"converter is not on PATH\. Install it"):
         export_run(ExportSettings(run=run.folder, gguf="true"))
     with pytest.raises(ConfigError, match=r"converter: no file .*nowhere\.py"):
         export_run(ExportSettings(run=run.folder, converter=tmp_path / "nowhere.py"))
@@ -226,7 +226,7 @@ def test_a_converter_that_is_missing_or_fails(
     assert not list((run.folder / "export").glob("*.gguf*"))
     assert "FROM .\n" in (run.folder / "export" / "Modelfile").read_text()
     export_run(ExportSettings(run=run.folder))
-    assert "No GGUF file: llama.cpp's converter is not on PATH. Get llama.cpp" in capsys.readouterr().out
+    assert "No GGUF file: llama.cpp's converter is not on PATH. Install it (pip install" in capsys.readouterr().out
 
 
 # ---- the script -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tutelage.text2sql.inference.session import LIMITS, Session
 from tutelage.text2sql.inference.web import check_page, make_app
 
 pytest.importorskip("fastapi")
+EIGHT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 8) SELECT i FROM n"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
@@ -126,6 +127,14 @@ def test_a_person_asks(run: SimpleNamespace, address: str, browser: Any, shop: P
     page.wait_for_selector("#table td")
     assert page.locator("#table td").all_inner_texts() == ["[red] Lamp", "5", "unnamed", "9"]
     assert page.locator("#chart rect").count() == 2 and page.locator("#shown .k").first.inner_text() == "SELECT"
+    # Eight bars have slanted labels, which end at a word and stay inside the picture.
+    page.fill("#sql", f"SELECT 'Delta Air Lines Incorporated ' || i AS name, i AS price FROM ({EIGHT})")
+    page.click("#run")
+    page.wait_for_selector("#chart rect:nth-of-type(8)")
+    labels = page.locator("#chart text[transform]")
+    assert labels.evaluate_all("all => all.map(text => text.firstChild.data)") == ["Delta Air Lines…"] * 8
+    box, svg = labels.first.bounding_box(), page.locator("#chart svg").bounding_box()
+    assert svg["x"] <= box["x"] and box["y"] + box["height"] <= svg["y"] + svg["height"]
     # Edited and run; the question's chart goes with its rows.
     page.fill("#sql", "SELECT max(price) AS most FROM item")
     page.click("#run")

@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import render_page
 from tutelage.multilabel.predict.output import Row, map_path
 from tutelage.multilabel.predict.pictures import Reader, Unreadable
 
@@ -41,9 +41,13 @@ def write_sheet(out: Path, rows: list[Row], read: Reader, *, num_pictures: int, 
             if cams and row.predicted and kept.is_file():
                 maps.append({"label": row.label, "uri": _jpeg(Image.open(kept))})
         pictures.append({"name": path, "uri": uri, "rows": of_path, "maps": maps})
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel.predict", "."), autoescape=True)
-    page = environment.get_template("sheet.html.jinja").render(
-        pictures=pictures, total=len(groups), side=SIDE, predicted=int(np.sum([row.predicted for row in rows]))
+    page = render_page(
+        "tutelage.multilabel.predict",
+        "sheet.html.jinja",
+        pictures=pictures,
+        total=len(groups),
+        side=SIDE,
+        predicted=int(np.sum([row.predicted for row in rows])),
     )
     write_atomically(out / SHEET, page)
 

@@ -13,9 +13,9 @@ from tutelage.core.arguments import split_names
 from tutelage.core.build import build
 from tutelage.core.callbacks import BEST, CHECKPOINTS
 from tutelage.core.errors import ConfigError
-from tutelage.core.model_card import CARD
 from tutelage.core.run_folder import load_config
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import CARD
 from tutelage.multilabel.methods.method import DataInfo
 from tutelage.multilabel.networks.backbone import pretrained_cfg
 from tutelage.multilabel.networks.export import export

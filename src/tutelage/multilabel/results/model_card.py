@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tutelage.core import results
-from tutelage.core.model_card import render
+from tutelage.core.templates import render_card
 from tutelage.multilabel.networks.export import DESCRIPTION, ONNX, STATE
 from tutelage.multilabel.networks.network import Network
 from tutelage.multilabel.results.report import CLASSES, data_name, method_name, read_classes, teachers
@@ -61,4 +61,4 @@ def write(cfg: DictConfig, network: Network, *, run: Path, out: Path) -> str:
         "few": [row["label"] for row in counted if int(row["positives"]) < FEW],
         "unseen": [row["label"] for row in classes if not row["student_AP"]],
     }
-    return render("tutelage.multilabel.results", "model_card.md.jinja", header=header, values=values)
+    return render_card("tutelage.multilabel.results", "model_card.md.jinja", header=header, values=values)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from PIL import Image
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
 from tutelage.core.task import Metrics
+from tutelage.core.templates import render_page
 from tutelage.multilabel import metrics as scoring
 from tutelage.multilabel.data.datamodule import MultilabelDataModule
 from tutelage.multilabel.data.source import Source
@@ -106,11 +106,10 @@ def keep_classes(folder: Path, *, label_names: Sequence[str], scored: Mapping[st
         before = read_classes(folder)
         if [row["label"] for row in before] == list(label_names):
             columns |= {name: [row[name] for row in before] for name in _ap_columns(before) if name not in columns}
-    with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["label", "positives", *columns])
-        for k, name in enumerate(label_names):
-            out.writerow([name, first.positives_K[k], *(column[k] for column in columns.values())])
+    rows = [
+        [name, first.positives_K[k], *(column[k] for column in columns.values())] for k, name in enumerate(label_names)
+    ]
+    results.write_csv(folder / CLASSES, ["label", "positives", *columns], rows)
 
 
 def summary(cfg: DictConfig, metrics: Metrics, *, shown: Sequence[str] = SHOWN) -> tuple[list[str], list[list[str]]]:
@@ -187,10 +186,11 @@ def data_name(cfg: DictConfig) -> str:
 
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, source: Source) -> None:
     """Write the self-contained report.html."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.multilabel.results", "."), autoescape=True)
     columns, rows = summary(cfg, metrics, shown=(*SHOWN, *CARD))
     classes = read_classes(folder)
-    page = environment.get_template("report.html.jinja").render(
+    page = render_page(
+        "tutelage.multilabel.results",
+        "report.html.jinja",
         title=f"{method_name(cfg)} on {data_name(cfg)}",
         columns=columns,
         rows=rows,

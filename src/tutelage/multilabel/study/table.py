@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.core.store import write_atomically
+from tutelage.core.results import write_csv
 from tutelage.multilabel.metrics import half_sample_scores
 from tutelage.multilabel.results.comparison import read_predictions
 from tutelage.multilabel.results.statistics import Difference, holm, paired_difference, smallest_detectable
@@ -160,7 +160,8 @@ def write_results(folder: Path, results: Iterable[Row]) -> None:
         lines.append(
             {**own, "edge": int(row.edge), "weight": "" if math.isnan(row.weight) else row.weight, **row.metrics}
         )
-    _write(folder / RESULTS, (*_FIELDS, *METRICS), lines)
+    columns = (*_FIELDS, *METRICS)
+    write_csv(folder / RESULTS, columns, [[line.get(name, "") for name in columns] for line in lines])
 
 
 def read_results(folder: Path) -> list[Row]:
@@ -287,7 +288,8 @@ def write_comparisons(folder: Path, comparisons: Iterable[Comparison]) -> None:
         }
         for each in comparisons
     ]
-    _write(folder / COMPARISONS, ("part", "entry", "against", "seeds", *_DIFFERENCE, "holm", "detectable"), lines)
+    columns = ("part", "entry", "against", "seeds", *_DIFFERENCE, "holm", "detectable")
+    write_csv(folder / COMPARISONS, columns, [[line[name] for name in columns] for line in lines])
 
 
 def read_comparisons(folder: Path) -> list[Comparison]:
@@ -305,11 +307,3 @@ def read_comparisons(folder: Path) -> list[Comparison]:
             )
             for line in csv.DictReader(file)
         ]
-
-
-def _write(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> None:
-    text = io.StringIO()
-    out = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
-    out.writeheader()
-    out.writerows(lines)
-    write_atomically(path, text.getvalue())

@@ -6,8 +6,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tutelage.core import results
-from tutelage.core.model_card import render
 from tutelage.core.task import Metrics
+from tutelage.core.templates import render_card
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
 from tutelage.text2sql.export.folder import Exported
@@ -52,7 +52,7 @@ def write(cfg: DictConfig, prompt: Prompt, exported: Exported, *, metrics: Metri
         "prompt_name": type(prompt).__name__,
         "filtered": sum(int(value) for name, value in metrics.items() if name.endswith("_schema_filtered")),
     }
-    return render("tutelage.text2sql.export", "card.md.jinja", header=header, values=values)
+    return render_card("tutelage.text2sql.export", "card.md.jinja", header=header, values=values)
 
 
 def _column(table: str, name: str, kind: str, *values: str) -> Column:

@@ -8,9 +8,9 @@ from tutelage.core import results
 from tutelage.core.arguments import split_names
 from tutelage.core.build import build
 from tutelage.core.errors import ConfigError
-from tutelage.core.model_card import CARD
 from tutelage.core.run_folder import load_config
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import CARD
 from tutelage.text2sql.export import card, gguf, ollama
 from tutelage.text2sql.export.folder import write_folder
 from tutelage.text2sql.model.saved import MODEL, base_of

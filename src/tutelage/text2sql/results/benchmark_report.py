@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import render_page
 from tutelage.text2sql.evaluation.gold import DOUBTFUL_DATABASES
 from tutelage.text2sql.evaluation.outcome import Outcome, Preview
 from tutelage.text2sql.evaluation.score import MODES, Mode, Scores, SystemScore
@@ -209,17 +209,13 @@ class _Case(NamedTuple):
 
 
 def _html(scores: Scores) -> str:
-    environment = Environment(
-        loader=PackageLoader("tutelage.text2sql.results", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
     names = system_names(scores)
     systems = [(name, system, _cases(scores, system)) for name, system in zip(names, scores.systems, strict=True)]
     items = scores.benchmark.items
-    return environment.get_template("benchmark_report.html.jinja").render(
+    return render_page(
+        "tutelage.text2sql.results",
+        "benchmark_report.html.jinja",
+        filters={"cell": _cell},
         scores=scores,
         systems=systems,
         rows=[("gold, as a prediction", scores.gold), *zip(names, scores.systems, strict=True)],

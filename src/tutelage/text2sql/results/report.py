@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.core import results
 from tutelage.core.figures import draw_curves, svg
 from tutelage.core.store import write_atomically
 from tutelage.core.task import Metrics
+from tutelage.core.templates import render_page
 from tutelage.text2sql.results.benchmark_report import visible
 from tutelage.text2sql.results.items import ITEMS, read_items
 
@@ -71,11 +71,12 @@ def print_closing_table(folder: Path, *, cfg: DictConfig, metrics: Metrics, note
 
 def write(folder: Path, *, cfg: DictConfig, metrics: Metrics, notes: Mapping[str, Any]) -> None:
     """Write the self-contained report.html."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tutelage.text2sql.results", "."), autoescape=True)
     trained = _trained(notes)
     columns, rows = summary(metrics, trained=trained)
     items = read_items(folder / ITEMS)
-    page = environment.get_template("report.html.jinja").render(
+    page = render_page(
+        "tutelage.text2sql.results",
+        "report.html.jinja",
         title=_title(cfg, trained=trained),
         columns=columns,
         rows=rows,
