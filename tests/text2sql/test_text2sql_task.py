@@ -242,6 +242,10 @@ def test_a_finished_run_answers_with_other_settings_and_data(
     other = evaluate(folder, changes=changes, out=tmp_path / "other")
     assert other["test/ex_count"] == 4
     assert not [name for name in other if "held_out" in name]
+    evaluate(folder, changes=["data=scorecard", f"data.spider={spider_root}"], out=tmp_path / "card")
+    card = json.loads((tmp_path / "card/scorecard.json").read_text())
+    assert card["system"] == "run" and list(card["sets"]) == ["spider_dev"]
+    assert card["sets"]["spider_dev"]["metrics"]["execution"]["system"]["items"] == 5
     with pytest.raises(ConfigError, match="fixed when the run was trained"):
         evaluate(folder, changes=["model.layers=3"])
     # Answered by a server: the run's data and prompt, and nobody's weights.

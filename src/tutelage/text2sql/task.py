@@ -536,6 +536,7 @@ class Text2SqlTask(Task):
                 name=self.folder.name if self.rescored else Path(self.describe()["model"]).name,
                 folders=self.source.folders,
                 variants=self.source.variants,
+                defog_server=self.source.defog_server,
                 predictions=predictions,
                 absent=absent | self.source.absent,
                 store=self.store.root,

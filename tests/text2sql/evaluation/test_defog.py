@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.core.errors import DataError
+from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.defog import Defog
-from tutelage.text2sql.database.defog import declines, expand
+from tutelage.text2sql.database.defog import declines, expand, read_defog
 from tutelage.text2sql.database.executor import Executor, Result
 from tutelage.text2sql.evaluation.defog_judge import gives_the_same, includes, sort_keys
 from tutelage.text2sql.evaluation.score import score_predictions
@@ -108,7 +108,7 @@ def test_order_counts_up_to_ties() -> None:
 def test_scores_statuses_and_abstention(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     answers = {"0": "SELECT id, city FROM shop", "1": REFUSAL, "2": "SELECT nothing", "idk-0": "SELECT 'No idea'"}
-    file.write_text("".join(json.dumps({"id": f"defog/test/{i}", "sql": sql}) + "\n" for i, sql in answers.items()))
+    file.write_text("".join(json.dumps({"id": f"defog/sqlite/{i}", "sql": sql}) + "\n" for i, sql in answers.items()))
     scores = score_predictions(
         benchmark="defog", root=root, predictions=[file], store=tmp_path / "store", split="with_unanswerable"
     )
@@ -143,11 +143,11 @@ def test_as_data_to_answer(root: Path) -> None:
     source = Defog(root=str(root), unanswerable=True)
     first, *_, last = source.split("test")
     assert (first.id, first.sql, first.alternatives) == (
-        "defog/test/0",
+        "defog/sqlite/0",
         "SELECT name FROM shop",
         ("SELECT id FROM shop",),
     )
-    assert (last.id, last.difficulty) == ("defog/test/idk-0", "unanswerable")
+    assert (last.id, last.difficulty) == ("defog/sqlite/idk-0", "unanswerable")
     assert source.notes["ask_for_today"] == ["2"] and source.notes["unanswerable"] == 1
     with Executor(workers=0, limits=LIMITS) as executor:
         scorer = ExecutionScorer(source.databases, executor=executor)
@@ -176,3 +176,80 @@ def test_the_real_golds_against_golds(shared_data: Path, tmp_path: Path) -> None
     assert sorted(map(int, scores.benchmark.today)) == [27, 28, 59, 160, 192, 194, 196, 197, 199, 203, 207]
     assert scores.abstentions(scores.systems[0])["declined rightly"] == 105
     assert scores.suspicious[177] == ["its result is nothing but NULL"]
+
+
+def test_golds_of_postgresql_on_duckdb(root: Path, tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    (root / "duckdb").mkdir()
+    with closing(duckdb.connect(str(root / "duckdb/shop.duckdb"))) as connection:
+        connection.execute("CREATE TABLE shop (id INTEGER, name TEXT, opened DATE, share DECIMAL(9, 4))")
+        connection.execute("INSERT INTO shop VALUES (1, 'Ada', DATE '1999-01-01', 0.5), (2, 'Bob', NULL, 0.25)")
+    golds = ["SELECT {id, name} FROM shop;", "SELECT opened FROM shop WHERE id = 1", "SELECT avg(share) FROM shop"]
+    write(root / "questions_gen_postgres.csv", [("shop", "Q?", gold, "group_by") for gold in golds])
+    (tmp_path / "p.json").write_text(
+        json.dumps(["SELECT name FROM shop", "SELECT DATE '1999-01-01' FROM shop LIMIT 1", "SELECT 0.375"])
+    )
+    for _ in range(2):  # the second time with what is kept
+        scores = score_predictions(
+            benchmark="defog",
+            root=root,
+            predictions=[tmp_path / "p.json"],
+            store=tmp_path / "store",
+            split="questions",
+            dialect="duckdb",
+        )
+        assert scores.gold.statuses == {"correct": 3}
+        assert scores.systems[0].statuses == {"correct": 3}
+    write_reports(scores, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"data\.server: no server of the PostgreSQL databases"):
+        score_predictions(
+            benchmark="defog",
+            root=root,
+            predictions=[tmp_path / "p.json"],
+            store=tmp_path / "store",
+            split="questions",
+            dialect="postgresql",
+        )
+
+
+def test_the_real_golds_on_duckdb(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "defog"
+    if not (root / "duckdb").is_dir():
+        pytest.skip(f"no Defog at {root}")
+    questions, _ = read_defog(root, dialect="duckdb", unanswerable=False)
+    (tmp_path / "gold.json").write_text(json.dumps([question.golds[0] for question in questions]))
+    scores = score_predictions(
+        benchmark="defog",
+        root=root,
+        predictions=[tmp_path / "gold.json"],
+        store=tmp_path / "store",
+        split="questions",
+        dialect="duckdb",
+    )
+    assert scores.gold.statuses == {"correct": 204, "error": 1, "gold_error": 5}
+    wrong = [i.id for i, o in zip(scores.benchmark.items, scores.gold.outcomes, strict=True) if o.status != "correct"]
+    assert wrong == ["58", "160", "162", "174", "193", "198"]
+
+
+def test_the_real_golds_on_postgresql(shared_data: Path, postgres_url: str, tmp_path: Path) -> None:
+    root = shared_data / "defog"
+    if not (root / "postgres/frozen").is_dir():
+        pytest.skip(f"no Defog at {root}")
+    psycopg = pytest.importorskip("psycopg")
+    for file in sorted((root / "postgres/frozen").glob("*.sql")):
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{file.stem}"')
+        with psycopg.connect(postgres_url.replace("/postgres", f"/{file.stem}")) as connection:
+            connection.execute(file.read_text())
+    questions, _ = read_defog(root, dialect="postgresql", unanswerable=False)
+    (tmp_path / "gold.json").write_text(json.dumps([question.golds[0] for question in questions]))
+    scores = score_predictions(
+        benchmark="defog",
+        root=root,
+        predictions=[tmp_path / "gold.json"],
+        store=tmp_path / "store",
+        split="questions",
+        dialect="postgresql",
+        server=postgres_url.removesuffix("/postgres"),
+    )
+    assert scores.gold.statuses == {"correct": 210}

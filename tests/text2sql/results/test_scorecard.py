@@ -68,7 +68,7 @@ def test_a_folder_of_predictions(
     assert found["absent"] == {
         "spider_realistic": f"no spider_realistic.* in {folder}",
         "spider_dk": f"no spider_dk.* in {folder}",
-        "defog_sqlite": f"no defog_sqlite.* in {folder}",
+        **{name: f"no {name}.* in {folder}" for name in ("defog_sqlite", "defog_duckdb", "defog_postgresql")},
     }
     assert found["synonyms"] == {
         "asked": 2,

@@ -12,6 +12,7 @@ from tutelage.text2sql.data.defog import Defog
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.data.spider import Spider
+from tutelage.text2sql.database.defog import DefogDialect
 from tutelage.text2sql.database.schema import Catalog
 
 Owner = Literal["spider", "bird", "defog"]
@@ -23,7 +24,7 @@ class SetName:
 
     Attributes:
         owner: Whose layout and rules.
-        split: As `evaluation.gold.load_benchmark` calls it.
+        split: As `evaluation.gold.load_benchmark` calls it; of Defog, the dialect.
         prefix: What its questions' ids begin with.
         title: For people.
     """
@@ -43,7 +44,9 @@ SETS: Mapping[str, SetName] = {
     "bird_corrected": SetName(
         "bird", "corrected", "bird/mini_dev_cleaned_superhero/", "BIRD superhero, corrected labels"
     ),
-    "defog_sqlite": SetName("defog", "with_unanswerable", "defog/test/", "Defog in SQLite"),
+    "defog_sqlite": SetName("defog", "sqlite", "defog/sqlite/", "Defog in SQLite"),
+    "defog_duckdb": SetName("defog", "duckdb", "defog/duckdb/", "Defog in DuckDB"),
+    "defog_postgresql": SetName("defog", "postgresql", "defog/postgresql/", "Defog in PostgreSQL"),
 }
 
 
@@ -57,6 +60,7 @@ class Scorecard(Questions):
         bird: str | None = None,
         defog: str | None = None,
         variants: str | None = None,
+        defog_server: str | None = None,
     ) -> None:
         """Read what is there.
 
@@ -65,6 +69,7 @@ class Scorecard(Questions):
             bird: BIRD's.
             defog: Defog's.
             variants: Where Spider's variants lie; None for Spider's folder, or ``spider_variants`` beside it.
+            defog_server: The URL of the PostgreSQL server that has Defog's databases; None leaves that set out.
 
         Raises:
             ConfigError: No folder is given.
@@ -75,6 +80,7 @@ class Scorecard(Questions):
             raise ConfigError("data", "no folder of any set", "give data.spider=, data.bird= or data.defog=")
         self.folders = {owner: Path(folder) for owner, folder in given.items() if folder is not None}
         self.variants = None if variants is None else Path(variants)
+        self.defog_server = defog_server
         self._sources: dict[str, Questions] = {}  # by set
         self.absent = {name: f"data.{which.owner} is not given" for name, which in SETS.items()}
         for name, which in SETS.items():
@@ -82,16 +88,20 @@ class Scorecard(Questions):
             if folder is None:
                 continue
             try:
-                self._sources[name] = _OPEN[which.owner](folder, which.split, variants)
+                if which.owner == "defog":
+                    self._sources[name] = _defog(folder, which.split, defog_server)
+                else:
+                    self._sources[name] = _OPEN[which.owner](folder, which.split, variants)
                 del self.absent[name]
-            except DataError as error:
+            except (ConfigError, DataError) as error:
                 self.absent[name] = str(error)
         if not self._sources:
             raise DataError("data", f"no set is at hand: {'; '.join(self.absent.values())}", "give the sets' folders")
         self._of: dict[str, tuple[Questions, str]] = {}
         asked: list[Example] = []
         for name, source in self._sources.items():
-            owner = SETS[name].owner
+            # Spider's variants share its databases; one of Defog's is another one in each dialect.
+            owner = name if SETS[name].owner == "defog" else SETS[name].owner
             for example in source.split("test"):
                 called = f"{owner}/{example.db_id}"
                 self._of.setdefault(called, (source, example.db_id))
@@ -127,12 +137,17 @@ def _bird(folder: str, split: str, variants: str | None) -> Questions:
     return Bird(root=folder, questions=split, val_databases=0)
 
 
-def _defog(folder: str, split: str, variants: str | None) -> Questions:
-    return Defog(root=folder, unanswerable=True)
+def _defog(folder: str, split: str, server: str | None) -> Questions:
+    dialect: DefogDialect
+    match split:
+        case "duckdb" | "postgresql":
+            dialect = split
+        case _:
+            dialect = "sqlite"
+    return Defog(root=folder, unanswerable=True, dialect=dialect, server=server)
 
 
 _OPEN: Mapping[Owner, Callable[[str, str, str | None], Questions]] = {
     "spider": _spider,
     "bird": _bird,
-    "defog": _defog,
 }

@@ -84,3 +84,12 @@ def _parse_url(text: str, *, where: str) -> DatabaseUrl:
 def dialect_of(database: Database) -> Dialect:
     """The dialect that a database speaks."""
     return "sqlite" if isinstance(database, Path) else database.dialect
+
+
+def file_of(database: Database) -> Path | None:
+    """The one file that a database is; None for a server, and for a folder of files."""
+    if isinstance(database, DatabaseUrl):
+        if database.dialect != "duckdb":
+            return None
+        database = Path(database.url.partition("///")[2])
+    return database if database.is_file() else None

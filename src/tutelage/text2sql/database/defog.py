@@ -8,7 +8,8 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
-from tutelage.core.errors import DataError
+from tutelage.core.errors import ConfigError, DataError
+from tutelage.text2sql.database.address import Database, DatabaseUrl, parse_database
 
 DefogDialect = Literal["sqlite", "duckdb", "postgresql"]
 # DuckDB runs most of PostgreSQL's queries; nobody published golds of its own.
@@ -122,9 +123,33 @@ def declines(sql: str) -> bool:
     return not sql.strip() or _REFUSAL.fullmatch(sql) is not None
 
 
-def database_file(root: Path, db_id: str, dialect: Literal["sqlite", "duckdb"]) -> Path:
-    """Where a database lies."""
-    return root / "duckdb" / f"{db_id}.duckdb" if dialect == "duckdb" else root / "database" / db_id / f"{db_id}.sqlite"
+def defog_database(root: Path, db_id: str, dialect: DefogDialect, *, server: str | None = None) -> Database:
+    """Where a database lies.
+
+    Raises:
+        ConfigError: PostgreSQL, and no server.
+    """
+    if dialect == "sqlite":
+        return root / "database" / db_id / f"{db_id}.sqlite"
+    if dialect == "duckdb":
+        return DatabaseUrl(f"duckdb:///{(root / 'duckdb' / f'{db_id}.duckdb').absolute()}", "duckdb")
+    if server is None:
+        what = "no server of the PostgreSQL databases"
+        hint = "load postgres/frozen/*.sql, a database each, and give data.server=postgresql://user@host"
+        raise ConfigError("data.server", what, hint)
+    return parse_url(f"{server.rstrip('/')}/{db_id}")
+
+
+def parse_url(text: str) -> DatabaseUrl:
+    """Read a server's URL.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    found = parse_database(text, where="data.server")
+    if isinstance(found, Path):
+        raise ConfigError("data.server", "no URL", "write postgresql://user@host")
+    return found
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -1,8 +1,8 @@
 """BIRD's rules: EX, Soft-F1, VES and R-VES."""
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import Result, Timing
 from tutelage.text2sql.evaluation.efficiency import reward, time_ratio
 from tutelage.text2sql.evaluation.execution import orders_rows
@@ -10,7 +10,7 @@ from tutelage.text2sql.evaluation.gold import Benchmark, Item
 from tutelage.text2sql.evaluation.outcome import ItemStatus, Needs, Outcome, Preview, Run, failed_status, ran
 from tutelage.text2sql.evaluation.soft_f1 import ex, soft_f1, soft_f1_strict
 
-Clock = Callable[[Path, Sequence[str], str], Timing]
+Clock = Callable[[Database, Sequence[str], str], Timing]
 _UNDECODABLE = "Could not decode to UTF-8"
 
 
@@ -94,7 +94,7 @@ class BirdJudge:
 
     def _values(
         self,
-        path: Path,
+        path: Database,
         item: Item,
         prediction: str,
         expected: Result,
@@ -118,7 +118,7 @@ class BirdJudge:
                 values[metric] = self._efficiency(path, item, prediction, metric, strict=strict) if right else 0.0
         return values
 
-    def _efficiency(self, path: Path, item: Item, prediction: str, metric: str, *, strict: bool) -> float:
+    def _efficiency(self, path: Database, item: Item, prediction: str, metric: str, *, strict: bool) -> float:
         timing = self._clock(path, (prediction, item.sql), "execute" if metric == "ves" else "fetch")
         if timing.status != "ok" or not timing.seconds:
             return 0.0

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.text2sql.database.defog import database_file, read_defog
+from tutelage.text2sql.database.address import Database, file_of
+from tutelage.text2sql.database.defog import DefogDialect, defog_database, read_defog
+from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.database.guard import connect
 from tutelage.text2sql.database.published import bird_files, spider_files
 from tutelage.text2sql.evaluation.exact_match import key_map
@@ -52,7 +54,7 @@ class Benchmark:
         name: Which rules of scoring hold.
         split: Which questions.
         all_items: In the data's order.
-        databases: The files of each database that can be read, its own first; more than one is a test suite.
+        databases: Where each database lies that can be read, its own first; more than one is a test suite.
         not_asked: How many questions were left out, since a run that is scored was not asked them.
         unreadable: Why a database whose file is there cannot be read, by db_id.
         keys: Spider: the columns that foreign keys make one, by db_id.
@@ -62,7 +64,7 @@ class Benchmark:
     name: BenchmarkName
     split: str
     all_items: Sequence[Item]
-    databases: Mapping[str, tuple[Path, ...]]
+    databases: Mapping[str, tuple[Database, ...]]
     unreadable: Mapping[str, str]
     keys: Mapping[str, Mapping[str, str]]
     not_asked: int = 0
@@ -106,7 +108,7 @@ def load_benchmark(
     if not root.is_dir():
         raise DataError("data.root", f"no folder {root}", "point data.root at the folder that holds the questions")
     if name == "defog":
-        return _load_defog(root, unanswerable=split == "with_unanswerable", on_missing=on_missing)
+        return load_defog(root, unanswerable=split == "with_unanswerable", on_missing=on_missing)
     files_of = spider_files(root, split, variants=variants) if name == "spider" else bird_files(root, split)
     query = "query" if name == "spider" else "SQL"
     records = [record for path in files_of.questions for record in _read(path, query)]
@@ -121,7 +123,7 @@ def load_benchmark(
         )
         for number, record in enumerate(records)
     ]
-    databases: dict[str, tuple[Path, ...]] = {}
+    databases: dict[str, tuple[Database, ...]] = {}
     unreadable: dict[str, str] = {}
     for db_id in sorted({item.db_id for item in items}):
         files = _files(files_of.database(db_id), suite=name == "spider")
@@ -139,27 +141,58 @@ def load_benchmark(
     return benchmark
 
 
-def _load_defog(root: Path, *, unanswerable: bool, on_missing: OnMissing) -> Benchmark:
-    questions, bad = read_defog(root, dialect="sqlite", unanswerable=unanswerable)
+def load_defog(
+    root: Path,
+    *,
+    unanswerable: bool,
+    on_missing: OnMissing,
+    dialect: DefogDialect = "sqlite",
+    server: str | None = None,
+) -> Benchmark:
+    """Read Defog's questions, with golds in a dialect, and find its databases.
+
+    Args:
+        root: Their folder.
+        unanswerable: Whether the questions of ``idk.csv`` are scored as well.
+        on_missing: Whether questions without a database that can be read are an error, or left out and counted.
+        dialect: Of golds and predictions. DuckDB has PostgreSQL's golds.
+        server: PostgreSQL: the URL of the server, without a database; each database is called as in the files.
+
+    Raises:
+        ConfigError: No server for PostgreSQL.
+        DataError: A file is missing or has bad rows; databases are missing.
+    """
+    questions, bad = read_defog(root, dialect=dialect, unanswerable=unanswerable)
     if bad:
         raise DataError("data.root", f"{len(bad)} questions cannot be used: {bad[0]}", "take the published file")
     items = [Item(q.id, q.db_id, q.question, q.golds[0], q.category, q.instructions, q.golds[1:]) for q in questions]
-    databases: dict[str, tuple[Path, ...]] = {}
+    databases: dict[str, tuple[Database, ...]] = {}
     unreadable: dict[str, str] = {}
-    for db_id in sorted({item.db_id for item in items}):
-        file = database_file(root, db_id, "sqlite")
-        if file.is_file():
-            try:
-                connect(file).close()
-            except DataError as error:
-                unreadable[db_id] = str(error)
+    with Executor(workers=1, limits=Limits()) as executor:  # it starts at its first query, so not for SQLite
+        for db_id in sorted({item.db_id for item in items}):
+            database = defog_database(root, db_id, dialect, server=server)
+            file = file_of(database)
+            if file is None and dialect != "postgresql":
+                continue
+            if why := _why_unreadable(database, executor):
+                unreadable[db_id] = why
             else:
-                databases[db_id] = (file,)
+                databases[db_id] = (database,)
     today = frozenset(question.id for question in questions if question.asks_for_today)
-    split = "with unanswerable questions" if unanswerable else "questions"
+    split = f"{dialect}{', with unanswerable questions' if unanswerable else ''}"
     benchmark = Benchmark("defog", split, items, databases, unreadable, {}, today=today)
-    _check_missing(benchmark, (root / "database",), on_missing)
+    _check_missing(benchmark, (root / ("duckdb" if dialect == "duckdb" else "database"),), on_missing)
     return benchmark
+
+
+def _why_unreadable(database: Database, executor: Executor) -> str:
+    if not isinstance(database, Path):
+        return executor.run(database, "SELECT 1").error
+    try:
+        connect(database).close()
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def read_schema(database: Path) -> Schema:

@@ -10,11 +10,12 @@ import marshal
 import sqlite3
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from tutelage.core.store import Store, file_hash
+from tutelage.text2sql.database.address import Database, file_of
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result
 
 _BUSY_SECONDS = 60.0
@@ -50,7 +51,10 @@ class GoldResults:
             sqlite3.sqlite_version,
             marshal.version,
         ]
-        self._hashes: dict[Path, str] = {}
+        self._others: dict[tuple[Database, str], Result] = {}
+        self._hashes: dict[Database, str] = {}
+        # Nothing tells whether a server has changed since: what it gave is only good for this process.
+        self._this_process = uuid4().hex
         # What a gold gives; it is run if that is not known. Judging one item asks several times.
         self.result = lru_cache(maxsize=_RECENT)(self._result)
 
@@ -62,19 +66,22 @@ class GoldResults:
     ) -> None:
         self._connection.close()
 
-    def fill(self, queries: Iterable[tuple[Path, str]]) -> int:
+    def fill(self, queries: Iterable[tuple[Database, str]]) -> int:
         """Run what is not there yet, in parallel.
 
         Returns:
             How many were run.
         """
-        absent = [query for query in dict.fromkeys(queries) if not self._has(self._key(*query))]
+        distinct = [query for query in dict.fromkeys(queries) if query not in self._others]
+        absent = [query for query in distinct if not self._has(self._key(*query))]
         results = self._executor.map(Query(database, sql) for database, sql in absent)
         for query, result in zip(absent, results, strict=True):
             self._keep_result(query, result)
         return len(absent)
 
-    def _result(self, database: Path, sql: str) -> Result:
+    def _result(self, database: Database, sql: str) -> Result:
+        if (database, sql) in self._others:
+            return self._others[database, sql]
         kept = self._read(self._key(database, sql))
         if kept is not None:
             status, columns, rows, error, seconds = kept
@@ -83,7 +90,7 @@ class GoldResults:
         self._keep_result((database, sql), result)
         return result
 
-    def note(self, database: Path, sql: str, kind: str, find: Callable[[], list[str]]) -> list[str]:
+    def note(self, database: Database, sql: str, kind: str, find: Callable[[], list[str]]) -> list[str]:
         """Remember something that was found out about a gold; ``find`` is only called the first time."""
         key = self._key(database, sql, kind)
         kept: list[str] | None = self._read(key)
@@ -92,15 +99,19 @@ class GoldResults:
             self._write(key, kept)
         return kept
 
-    def _key(self, database: Path, sql: str, kind: str = "result") -> bytes:
+    def _key(self, database: Database, sql: str, kind: str = "result") -> bytes:
         if database not in self._hashes:
-            self._hashes[database] = file_hash(database)
+            file = file_of(database)
+            self._hashes[database] = file_hash(file) if file is not None else f"{database} {self._this_process}"
         inputs = json.dumps([kind, self._hashes[database], sql, *self._depends_on])
         return hashlib.sha256(inputs.encode()).digest()
 
-    def _keep_result(self, query: tuple[Path, str], result: Result) -> None:
-        # A crash may have come from outside, such as the system's memory running out.
-        if result.status != "crashed":
+    def _keep_result(self, query: tuple[Database, str], result: Result) -> None:
+        # A crash may have come from outside, such as the system's memory running out. What marshal cannot write (dates,
+        # decimals) SQLite does not give; elsewhere it is kept in memory alone.
+        if not _plain(result):
+            self._others[query] = result
+        elif result.status != "crashed":
             value = (result.status, result.columns, result.rows, result.error, result.seconds)
             self._write(self._key(*query), value)
 
@@ -113,3 +124,7 @@ class GoldResults:
 
     def _write(self, key: bytes, value: Any) -> None:
         self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, marshal.dumps(value)))
+
+
+def _plain(result: Result) -> bool:
+    return all(cell is None or type(cell) in (int, float, str, bytes) for row in result.rows for cell in row)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import NO_STATEMENT, Result
 from tutelage.text2sql.evaluation.gold import Item
 
@@ -36,7 +36,7 @@ STATUSES: tuple[ItemStatus, ...] = (
     "gold_timeout",
     "scorer_error",
 )
-Run = Callable[[Path, str], Result]
+Run = Callable[[Database, str], Result]
 _PREVIEW_ROWS = 10
 _PREVIEW_COLUMNS = 50
 _PREVIEW_LENGTH = 200  # of a cell, in characters or bytes
@@ -96,8 +96,8 @@ class Outcome:
 class Needs:
     """The queries that judging one prediction takes."""
 
-    gold: list[tuple[Path, str]] = field(default_factory=list)
-    predicted: list[tuple[Path, str]] = field(default_factory=list)
+    gold: list[tuple[Database, str]] = field(default_factory=list)
+    predicted: list[tuple[Database, str]] = field(default_factory=list)
 
 
 class Judge(Protocol):

@@ -11,6 +11,8 @@ from typing import Literal
 
 from tutelage.core.errors import ConfigError, DataError, UserError
 from tutelage.core.store import Store
+from tutelage.text2sql.database.address import Database
+from tutelage.text2sql.database.defog import DefogDialect
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result, Timing
 from tutelage.text2sql.database.session import message
 from tutelage.text2sql.evaluation import defog_judge
@@ -23,6 +25,7 @@ from tutelage.text2sql.evaluation.gold import (
     Item,
     OnMissing,
     load_benchmark,
+    load_defog,
 )
 from tutelage.text2sql.evaluation.gold_results import GoldResults
 from tutelage.text2sql.evaluation.outcome import NO_PREVIEW, STATUSES, ItemStatus, Judge, Needs, Outcome
@@ -186,6 +189,8 @@ def score_predictions(
     on_missing: OnMissing = "error",
     split: str = "dev",
     variants: Path | None = None,
+    dialect: DefogDialect = "sqlite",
+    server: str | None = None,
     metrics: Sequence[str] | None = None,
     keep_distinct: bool = False,
     limits: Limits | None = None,
@@ -202,6 +207,8 @@ def score_predictions(
         on_missing: ``skip`` leaves out, and counts, questions whose database is not there or cannot be read.
         split: Which questions; see `gold.load_benchmark`.
         variants: Where Spider's variants lie.
+        dialect: Of Defog's golds, predictions and databases.
+        server: The URL of the server that has Defog's databases, for PostgreSQL.
         metrics: Which metrics; None means Spider's two, or BIRD's EX and Soft-F1. VES and R-VES take 200 more
             executions for each right answer.
         keep_distinct: Spider: let DISTINCT count in the official number.
@@ -213,8 +220,13 @@ def score_predictions(
         DataError: Data or predictions are missing or do not fit together.
     """
     _check(benchmark, predictions, mode, on_missing, metrics, workers)  # before anything is read
+    if benchmark == "defog":
+        unanswerable = split == "with_unanswerable"
+        data = load_defog(root, unanswerable=unanswerable, on_missing=on_missing, dialect=dialect, server=server)
+    else:
+        data = load_benchmark(benchmark, root=root, split=split, on_missing=on_missing, variants=variants)
     return score_benchmark(
-        load_benchmark(benchmark, root=root, split=split, on_missing=on_missing, variants=variants),
+        data,
         predictions=predictions,
         store=store,
         mode=mode,
@@ -302,7 +314,7 @@ class BenchmarkScorer:
             lenient = stack.enter_context(Executor(workers=1, limits=limits, text_errors="replace"))
 
             @cache
-            def clock(database: Path, statements: Sequence[str], scope: Literal["execute", "fetch"]) -> Timing:
+            def clock(database: Database, statements: Sequence[str], scope: Literal["execute", "fetch"]) -> Timing:
                 return self._executor.time(database, statements, repeats=REPEATS, scope=scope)
 
             self.judge = BirdJudge(benchmark, metrics=metrics, seconds=limits.seconds, lenient=lenient.run, clock=clock)
@@ -352,7 +364,7 @@ class BenchmarkScorer:
         except Exception:
             return Needs()  # judging it fails in the same way, and says so
 
-    def _judge(self, item: Item, query: str, found: Mapping[tuple[Path, str], Result]) -> Outcome:
+    def _judge(self, item: Item, query: str, found: Mapping[tuple[Database, str], Result]) -> Outcome:
         """Judge one prediction; where our own code fails on it, it counts as wrong, is named, and ends nothing."""
         try:
             return self.judge.judge(item, query, gold=self._golds.result, predicted=lambda path, sql: found[path, sql])
@@ -363,21 +375,21 @@ class BenchmarkScorer:
             what = message(f"the scorer failed: {type(error).__name__}: {error}")
             return Outcome(zeros, zeros, "scorer_error", "scorer_error", (), what, NO_PREVIEW, NO_PREVIEW)
 
-    def _predicted(self, needs: Sequence[Needs], themselves: bool) -> Iterator[Mapping[tuple[Path, str], Result]]:
+    def _predicted(self, needs: Sequence[Needs], themselves: bool) -> Iterator[Mapping[tuple[Database, str], Result]]:
         """The results of each item's predicted queries, run ahead by the pool and forgotten item by item.
 
         A prediction with the gold's own words need not run, nor one that the item before has, too: questions come in
         pairs that ask the same.
         """
         golds = [set(need.predicted) if themselves else set(need.gold) & set(need.predicted) for need in needs]
-        before = [set[tuple[Path, str]](), *(set(need.predicted) for need in needs[:-1])]
+        before = [set[tuple[Database, str]](), *(set(need.predicted) for need in needs[:-1])]
         stream = self._executor.map(
             Query(*query)
             for need, gold, last in zip(needs, golds, before, strict=True)
             for query in need.predicted
             if query not in gold and query not in last
         )
-        found: dict[tuple[Path, str], Result] = {}
+        found: dict[tuple[Database, str], Result] = {}
         for need, gold in zip(needs, golds, strict=True):
             last_found = found
             found = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.core.errors import DataError
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.evaluation.exact_match import exact_match
 from tutelage.text2sql.evaluation.exact_match_strict import exact_match_strict
@@ -182,7 +183,9 @@ class SpiderJudge:
     # ---- exact match ----------------------------------------------------------------------------------------------
 
     def _schema(self, db_id: str) -> Schema:
-        return read_schema(self._benchmark.databases[db_id][0])
+        own = self._benchmark.databases[db_id][0]
+        assert isinstance(own, Path), "Spider's databases are SQLite files"
+        return read_schema(own)
 
     def _exact_match(self, item: Item, prediction: str) -> tuple[_Verdict, _Verdict, list[str]]:
         keys = self._benchmark.keys.get(item.db_id)
@@ -219,7 +222,7 @@ def _fits(sql: str) -> bool:
     return len(sql) <= LONGEST_QUERY
 
 
-def _run(predicted: Run, path: Path, sql: str) -> Result:
+def _run(predicted: Run, path: Database, sql: str) -> Result:
     if not _fits(sql):
         return Result("too_large", (), [], f"a query of {len(sql):,} characters", 0.0)
     return predicted(path, sql)

@@ -1,11 +1,10 @@
 """Golds that a score should not rest on without a word: where a right answer can be wrong, or any answer right."""
 
-from pathlib import Path
-
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.evaluation.gold_results import GoldResults
 
 FAILS = "it fails"
@@ -16,7 +15,7 @@ UNORDERED_LIMIT = "LIMIT without ORDER BY: which rows it gives is up to the data
 TIE = "a tie at LIMIT: which of the equals it gives is up to the database"
 
 
-def suspicions(database: Path, sql: str, golds: GoldResults) -> list[str]:
+def suspicions(database: Database, sql: str, golds: GoldResults) -> list[str]:
     """What is doubtful about a gold query, from its text, its result, and sometimes another query."""
     result = golds.result(database, sql)
     if result.status == "timeout":

@@ -13,9 +13,10 @@ from jinja2 import Environment, PackageLoader
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import write_atomically
-from tutelage.text2sql.data.scorecard import SETS
+from tutelage.text2sql.data.scorecard import SETS, SetName
+from tutelage.text2sql.database.defog import DefogDialect
 from tutelage.text2sql.database.executor import Limits
-from tutelage.text2sql.evaluation.gold import Item, load_benchmark
+from tutelage.text2sql.evaluation.gold import Benchmark, Item, load_benchmark, load_defog
 from tutelage.text2sql.evaluation.score import Score, Scores, score_benchmark
 from tutelage.text2sql.evaluation.significance import McNemar, bootstrap_interval, mcnemar
 from tutelage.text2sql.results.benchmark_report import versions, visible, write_reports
@@ -115,6 +116,7 @@ def make_card(
     *,
     folders: Mapping[str, Path],
     variants: Path | None,
+    defog_server: str | None,
     predictions: Mapping[str, Path],
     absent: Mapping[str, str],
     name: str,
@@ -127,6 +129,7 @@ def make_card(
     Args:
         folders: Of ``spider``, ``bird`` and ``defog``, as far as they are there.
         variants: Of Spider's variants.
+        defog_server: The URL of the PostgreSQL server that has Defog's databases.
         predictions: A file for each set.
         absent: Why sets have none.
         name: Of the system.
@@ -147,9 +150,7 @@ def make_card(
             missing[key] = f"data.{which.owner} is not given"
             continue
         try:
-            data = load_benchmark(
-                which.owner, root=folders[which.owner], split=which.split, on_missing="skip", variants=variants
-            )
+            data = _load(which, folders[which.owner], variants=variants, server=defog_server)
             scores[key] = score_benchmark(
                 data, predictions=[predictions[key]], store=store, limits=limits, workers=workers
             )
@@ -166,6 +167,18 @@ def make_card(
         synonyms=paired(*(scores[key] for key in SYNONYMS)) if scores.keys() >= set(SYNONYMS) else None,
         corrected=relabelled(*(scores[key] for key in CORRECTED)) if scores.keys() >= set(CORRECTED) else None,
     )
+
+
+def _load(which: SetName, root: Path, *, variants: Path | None, server: str | None) -> Benchmark:
+    if which.owner != "defog":
+        return load_benchmark(which.owner, root=root, split=which.split, on_missing="skip", variants=variants)
+    dialect: DefogDialect
+    match which.split:
+        case "duckdb" | "postgresql":
+            dialect = which.split
+        case _:
+            dialect = "sqlite"
+    return load_defog(root, unanswerable=True, on_missing="skip", dialect=dialect, server=server)
 
 
 def by_operator(scores: Scores) -> dict[str, Score]:
