@@ -669,7 +669,7 @@ def load_run(
     *,
     device: str,
     changes: Sequence[str] = (),
-    database: Path | None = None,
+    database: str | None = None,
     trusted: Collection[str] = (),
 ) -> LoadedRun:
     """Open a finished run's folder, to ask its model; or a server, which may be asked without a run.
@@ -719,7 +719,7 @@ def load_run(
     return LoadedRun(model, model.tokenizer, context, task.engine(model), task.answerer)
 
 
-def _load_server(changes: Sequence[str], *, database: Path | None) -> LoadedRun:
+def _load_server(changes: Sequence[str], *, database: str | None) -> LoadedRun:
     prompt = [] if any(change.startswith("prompt=") for change in changes) else ["prompt=ddl"]
     composed = overrides.compose_config(
         ["task=text2sql", "data=own", f"data.database='{database}'", "run=asked", *prompt, *changes]

@@ -6,11 +6,13 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.jsonl import Jsonl
 from tutelage.text2sql.data.own import Own
+from tutelage.text2sql.database.address import DatabaseUrl
 
 
 @pytest.fixture
@@ -90,16 +92,14 @@ def test_what_cannot_be_used_at_all(folder: Path) -> None:
         Jsonl(store="store", test=write(folder / "test.jsonl", question()))
 
 
-def test_what_is_no_sqlite_file_is_copied(folder: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    pytest.importorskip("duckdb_engine")
+def test_what_is_no_sqlite_file_keeps_its_dialect(folder: Path) -> None:
     with closing(duckdb.connect(str(folder / "farm.duckdb"))) as connection:
         connection.execute("CREATE TABLE cow (name VARCHAR); INSERT INTO cow VALUES ('Ada')")
     url = f"duckdb:///{folder / 'farm.duckdb'}"
     source = Jsonl(store=str(folder / "store"), test=write(folder / "t.jsonl", question(database=url)))
-    with closing(sqlite3.connect(source.databases["farm"])) as connection:
-        assert connection.execute("SELECT name FROM cow").fetchall() == [("Ada",)]
-    assert source.notes["copied_databases"] == ["farm"]
+    assert source.databases["farm"] == DatabaseUrl(url, "duckdb")
+    assert source.notes["dialects"] == {"farm": "duckdb"}
+    assert source.catalog("farm").dialect == "duckdb"
 
 
 def test_own_leaves_bad_rows_out(folder: Path) -> None:

@@ -11,6 +11,7 @@ from tutelage.core.store import Store, content_hash
 from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.data.explored import Part, example_of, split_by_template
 from tutelage.text2sql.data.methods import DbExplore, Method, thin
+from tutelage.text2sql.database.address import text_of
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.pipeline import explore
@@ -141,7 +142,7 @@ def explore_all(
     train, test = (_seed_file(source, split, store=store) for split in ("train", "test"))
     examples: list[Example] = []
     for db_id in db_ids:
-        own = {"database": str(source.databases[db_id]), "db_id": db_id, "seed": seed}
+        own = {"database": text_of(source.databases[db_id]), "db_id": db_id, "seed": seed}
         files = {"seeds": None if train is None else str(train), "guard": [] if test is None else [str(test)]}
         folder = explore(explore_settings({**settings, **own, **files}), store=store)
         examples += [example_of(pair) for pair in read_pairs(folder)]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.schema import Catalog
 
 Split = Literal["train", "val", "test"]
@@ -41,14 +42,14 @@ class Source(Protocol):
 
     Attributes:
         name: The name in file names and tables.
-        databases: The SQLite file of each database that is at hand, by db_id.
+        databases: Where each database lies that is at hand, by db_id.
         notes: What a reader of its scores must know (counts, protocol, missing databases), as JSON values.
         fingerprint: A hash of everything read, for manifests and the store.
         explored: A folder that explore.py wrote, to train on instead of exploring anew; None for none.
     """
 
     name: str
-    databases: dict[str, Path]
+    databases: dict[str, Database]
     notes: dict[str, Any]
     fingerprint: str
     explored: Path | None

@@ -15,12 +15,12 @@ _LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
 
 
 def example_of(pair: Pair) -> Example:
-    """Turn an explored pair into an example."""
+    """Turn an explored pair into an example, in the dialect of its database."""
     return Example(
         id=f"{pair.db_id}/{pair.id}",
         db_id=pair.db_id,
         question=pair.question,
-        sql=pair.sql,
+        sql=pair.native_sql or pair.sql,
         evidence=pair.evidence,
         level=pair.level,
         source="explored",

@@ -9,9 +9,8 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.data.rows import Row, Rows, read_rows
-from tutelage.text2sql.database.catalog import read_catalog
-from tutelage.text2sql.database.snapshot import snapshot
-from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.database.address import Database, check_database, dialect_of, parse_database
+from tutelage.text2sql.database.kept_catalog import fingerprint
 
 _ROW = 'write rows as {"question": "…", "sql": "…", "db_id": "…"}, or with "database": a file or URL'
 
@@ -27,19 +26,17 @@ class Jsonl(Questions):
         val: str | None = None,
         test: str | None = None,
         databases: str | Mapping[str, str] | None = None,
-        max_rows: int = 100_000,
     ) -> None:
         """Read the questions, and look for their databases.
 
         Args:
-            store: The folder that keeps catalogs, and copies of what is no SQLite file.
+            store: The folder that keeps catalogs.
             train: A file of JSON lines to train on; None for none. An id is the split's name and the row's number.
             val: The same to pick a checkpoint by; None to hold some out of what is trained on.
             test: The same to score on.
             databases: Where a row's ``db_id`` lies: a folder that holds ``<db_id>/<db_id>.sqlite`` or
                 ``<db_id>.sqlite``, or a file or URL for each db_id. A row's own ``database`` comes before it, and is
                 relative to the folder of the file of questions.
-            max_rows: Of a table of a server, which is copied into a SQLite file: the rows that are copied at most.
 
         Raises:
             ConfigError: No file of questions, or no such folder.
@@ -51,9 +48,9 @@ class Jsonl(Questions):
             raise ConfigError("data", "no questions", "give data.train=, data.val= or data.test=, files of JSON lines")
         if isinstance(databases, str) and not Path(databases).is_dir():
             raise ConfigError("data.databases", f"no folder {databases}", "give the folder that holds the databases")
-        self._places, self._max_rows, self._kept = databases, max_rows, Store(Path(store))
-        found: dict[str, Path] = {}  # by db_id
-        known: dict[str, tuple[str, Path | str]] = {}  # db_id → where it lies, and its file or what is wrong
+        self._places = databases
+        found: dict[str, Database] = {}  # by db_id
+        known: dict[str, tuple[str, Database | str]] = {}  # db_id → its place, and what lies there or what is wrong
         splits: dict[Split, list[Example]] = {"train": [], "val": [], "test": []}
         bad: list[str] = []
         names: tuple[Split, ...] = ("train", "val", "test")
@@ -65,12 +62,14 @@ class Jsonl(Questions):
             for row in rows.good:
                 db_id, place = self._place(row, given[split].parent)
                 if db_id not in known and place:
-                    known[db_id] = (place, self._open(db_id, place))
+                    known[db_id] = (place, _open(place))
                 problem = _problem(row, db_id, place, known)
                 if problem:
                     rows.bad.append(problem)
                     continue
-                found[db_id] = Path(known[db_id][1])
+                database = known[db_id][1]
+                assert not isinstance(database, str)  # no problem was found with it
+                found[db_id] = database
                 kept.append(row)
                 splits[split].append(
                     Example(
@@ -91,14 +90,14 @@ class Jsonl(Questions):
             notes={
                 "files": {name: path.name for name, path in given.items()},
                 "missing_databases": sorted(name for name, (_, file) in known.items() if isinstance(file, str)),
-                "copied_databases": sorted(name for name in found if "://" in known[name][0]),
+                "dialects": {name: dialect_of(database) for name, database in sorted(found.items())},
                 "left_out": bad,
             },
             fingerprint=content_hash(
                 {name: file_hash(path) for name, path in given.items()}
-                | {f"database {name}": file_hash(path) for name, path in sorted(found.items())}
+                | {f"database {name}": fingerprint(database) for name, database in sorted(found.items())}
             ),
-            store=self._kept,
+            store=Store(Path(store)),
         )
 
     def _place(self, row: Row, folder: Path) -> tuple[str, str]:
@@ -114,20 +113,18 @@ class Jsonl(Questions):
             return row.db_id, str(next((path for path in tried if path.is_file()), tried[0])) if row.db_id else ""
         return row.db_id, (self._places or {}).get(row.db_id, "")
 
-    def _open(self, db_id: str, place: str) -> Path | str:
-        """The SQLite file of a database, or what is wrong with it. What is no SQLite file is copied into one."""
-        try:
-            if "://" in place or Path(place).suffix in (".duckdb", ".ddb"):
-                url = place if "://" in place else f"duckdb:///{place}"
-                catalog = read_catalog(url, db_id=db_id)
-                return snapshot(url, catalog, store=self._kept, max_rows=self._max_rows).path
-            check_file(Path(place), where="its database")
-        except (ConfigError, DataError) as error:
-            return str(error)
-        return Path(place)
+
+def _open(place: str) -> Database | str:
+    """Where a database lies, or what is wrong with it."""
+    try:
+        database = parse_database(place, where="its database")
+        check_database(database, where="its database")
+    except (ConfigError, DataError) as error:
+        return str(error)
+    return database
 
 
-def _problem(row: Row, db_id: str, place: str, known: Mapping[str, tuple[str, Path | str]]) -> str:
+def _problem(row: Row, db_id: str, place: str, known: Mapping[str, tuple[str, Database | str]]) -> str:
     if not place:
         asked = f"its db_id {db_id} is not in data.databases" if db_id else "neither db_id nor database"
         return f"row {row.number}: {asked} ({_ROW})"

@@ -8,13 +8,14 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.data.rows import read_rows
-from tutelage.text2sql.database.sqlite_file import check_file
+from tutelage.text2sql.database.address import check_database, dialect_of, name_of, parse_database
+from tutelage.text2sql.database.kept_catalog import fingerprint as database_fingerprint
 from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import read_pairs
 
 
 class Own(Questions):
-    """One SQLite file, what explore.py found in it, and whatever questions with SQL there are."""
+    """One database, what explore.py found in it, and whatever questions with SQL there are."""
 
     def __init__(
         self,
@@ -31,7 +32,8 @@ class Own(Questions):
         """Read the questions.
 
         Args:
-            database: The SQLite file.
+            database: A SQLite or DuckDB file, or a ``postgresql://``, ``mysql://`` or ``duckdb:///`` URL. Questions are
+                asked, and their queries run, in its own dialect.
             store: The folder that keeps its catalog.
             explored: The folder that ``explore.py database=…`` wrote; None to explore before training.
             train: Questions with SQL to train on, as JSON lines of ``question`` and ``sql``; None for none.
@@ -43,21 +45,22 @@ class Own(Questions):
         Raises:
             DataError: The database, the folder or a file is missing, broken or empty.
         """
-        path = Path(database)
-        check_file(path, where="data.database")
+        lies_at = parse_database(database, where="data.database")
+        check_database(lies_at, where="data.database")
+        db_id = name_of(lies_at)
         folder = None if explored is None else Path(explored)
         if folder is not None:
-            check_explored(folder, db_id=path.stem)
+            check_explored(folder, db_id=db_id)
         splits: dict[Split, list[Example]] = {
-            "train": _read(train, db_id=path.stem, split="train"),
-            "val": _read(val, db_id=path.stem, split="val"),
-            "test": _read(test, db_id=path.stem, split="test"),
+            "train": _read(train, db_id=db_id, split="train"),
+            "val": _read(val, db_id=db_id, split="val"),
+            "test": _read(test, db_id=db_id, split="test"),
         }
         meanings = None if descriptions is None else Path(descriptions)
         if meanings is not None and not meanings.is_dir():
             raise DataError("data.descriptions", f"no folder {meanings}", "give the folder of its CSV files, or null")
         known = None if facts is None else Facts.read(Path(facts))
-        inputs: dict[str, Any] = {"database": file_hash(path)}
+        inputs: dict[str, Any] = {"database": database_fingerprint(lies_at)}
         files = {"train": train, "val": val, "test": test}
         inputs |= {name: file_hash(Path(file)) for name, file in files.items() if file is not None}
         if folder is not None:
@@ -69,8 +72,8 @@ class Own(Questions):
         super().__init__(
             name="own",
             splits=splits,
-            databases={path.stem: path},
-            notes={"database": path.name},
+            databases={db_id: lies_at},
+            notes={"database": lies_at.name, "dialect": dialect_of(lies_at)},
             fingerprint=content_hash(inputs),
             explored=folder,
             descriptions=meanings,

@@ -11,6 +11,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Example, Split
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.kept_catalog import kept_catalog
 from tutelage.text2sql.database.published import find_database
@@ -25,7 +26,7 @@ class Questions:
         *,
         name: str,
         splits: Mapping[Split, list[Example]],
-        databases: Mapping[str, Path],
+        databases: Mapping[str, Database],
         notes: Mapping[str, Any],
         fingerprint: str,
         explored: Path | None = None,
@@ -41,7 +42,7 @@ class Questions:
             store: Where catalogs are kept between runs; None to read each anew.
         """
         self.name = name
-        self.databases = dict(databases)
+        self.databases: dict[str, Database] = dict(databases)
         self.notes = {"questions": {split: len(part) for split, part in splits.items()}, **notes}
         self.fingerprint = fingerprint
         self.explored = explored
@@ -57,7 +58,7 @@ class Questions:
         """The schema of a database, read once.
 
         Raises:
-            DataError: The file vanished, or cannot be read.
+            DataError: The database vanished, or cannot be read.
         """
         if db_id not in self._catalogs:
             path, meanings = self.databases[db_id], self._descriptions

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, get_args
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.database.schema import Dialect
+from tutelage.text2sql.database.sqlite_file import check_file
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 # The first bytes of a DuckDB file follow an eight-byte checksum (duckdb.org/docs/internals/storage).
 _DUCKDB_MAGIC = b"DUCK"
@@ -29,12 +31,12 @@ class DatabaseUrl:
     dialect: Dialect
 
     def __str__(self) -> str:
-        return sa.make_url(self.url).render_as_string(hide_password=True)
+        return _url(self.url).render_as_string(hide_password=True)
 
     @property
     def name(self) -> str:
         """What the database is called: its name on the server, or the file's without its ending."""
-        return Path(sa.make_url(self.url).database or self.dialect).stem
+        return Path(_url(self.url).database or self.dialect).stem
 
 
 # A path is always a SQLite file's.
@@ -64,8 +66,8 @@ def parse_database(text: str | Path, *, where: str = "database") -> Database:
 def _parse_url(text: str, *, where: str) -> DatabaseUrl:
     scheme = text.split("://", 1)[0]
     try:
-        url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError) as error:
+        url = _url(text)
+    except ValueError as error:
         raise ConfigError(
             where, f"what follows {scheme}:// cannot be read as a URL", "write postgresql://user@host/name"
         ) from error
@@ -81,6 +83,15 @@ def _parse_url(text: str, *, where: str) -> DatabaseUrl:
     raise ConfigError(where, f"{scheme}:// is not a known kind of database", _HINT)
 
 
+def _url(text: str) -> "sa.URL":
+    import sqlalchemy as sa  # here, for every process of the sandbox loads this module
+
+    try:
+        return sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise ValueError(str(error)) from None
+
+
 def dialect_of(database: Database) -> Dialect:
     """The dialect that a database speaks."""
     return "sqlite" if isinstance(database, Path) else database.dialect
@@ -93,3 +104,28 @@ def file_of(database: Database) -> Path | None:
             return None
         database = Path(database.url.partition("///")[2])
     return database if database.is_file() else None
+
+
+def name_of(database: Database) -> str:
+    """The name to know a database by where nobody gave one."""
+    return database.stem if isinstance(database, Path) else database.name
+
+
+def text_of(database: Database) -> str:
+    """Write an address so that ``parse_database`` reads it again; a URL with its password, so not to be shown."""
+    return str(database) if isinstance(database, Path) else database.url
+
+
+def check_database(database: Database, *, where: str = "database") -> None:
+    """Find before the long part what is wrong with a database; a server is connected to once.
+
+    Raises:
+        ConfigError: Its driver is not installed.
+        DataError: It is not there, or cannot be read.
+    """
+    if isinstance(database, Path):
+        check_file(database, where=where)
+        return
+    from tutelage.text2sql.database.servers.session import check_server  # sqlglot takes long to load
+
+    check_server(database)

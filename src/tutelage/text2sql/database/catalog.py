@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.text2sql.database.address import Database, DatabaseUrl, parse_database
 from tutelage.text2sql.database.descriptions import describe
 from tutelage.text2sql.database.infer_keys import add_inferred_keys
 from tutelage.text2sql.database.introspect_server import connect, introspect_server
@@ -16,7 +17,7 @@ __all__ = ["Catalog", "Column", "Dialect", "ForeignKey", "Table", "Value", "read
 
 
 def read_catalog(
-    database: str | Path,
+    database: Database | str,
     *,
     db_id: str | None = None,
     descriptions: Path | None = None,
@@ -26,7 +27,8 @@ def read_catalog(
     """Read the catalog of a database.
 
     Args:
-        database: The path of a SQLite or DuckDB file, or a URL such as ``postgresql://user@host/name``.
+        database: Where it lies; as text, the path of a SQLite or DuckDB file, or a URL such as
+            ``postgresql://user@host/name``.
         db_id: The name to know it by; the file's stem or the database's name where none is given.
         descriptions: A folder of CSV files that say what columns mean; where none is given,
             ``database_description/`` beside a SQLite file is taken, as BIRD lays it out.
@@ -39,42 +41,29 @@ def read_catalog(
     """
     if infer_keys and not statistics:
         raise ConfigError("catalog.infer_keys", "keys are inferred from values", "set catalog.statistics to true")
-    url = _url(database)
-    if url is None:
-        path = Path(database)
+    if not isinstance(database, DatabaseUrl):
+        database = parse_database(database)
+    if isinstance(database, Path):
+        path = database
         catalog = introspect_sqlite(path, db_id=db_id or path.stem, statistics=statistics)
         if descriptions is None and (beside := path.parent / "database_description").is_dir():
             descriptions = beside
     else:
-        catalog = introspect_server(url, db_id=db_id, statistics=statistics)
+        catalog = introspect_server(database, db_id=db_id, statistics=statistics)
     if not catalog.tables:
         raise DataError("database", f"{catalog.database} has no tables", "give a database that has tables")
     if infer_keys:
-        catalog = _with_inferred_keys(catalog, url)
+        catalog = _with_inferred_keys(catalog, database)
     if descriptions is not None:
         catalog = describe(catalog, descriptions)
     return catalog
 
 
-def _url(database: str | Path) -> str | None:
-    """Return the URL to reach a database by; None for a SQLite file."""
-    text = str(database)
-    if isinstance(database, str) and "://" in text:
-        return text
-    path = Path(database)
-    if path.is_file():
-        with path.open("rb") as file:
-            # duckdb.org/docs/internals/storage: the magic bytes follow an eight-byte checksum.
-            if file.read(12)[8:] == b"DUCK":
-                return f"duckdb:///{path}"
-    return None
-
-
-def _with_inferred_keys(catalog: Catalog, url: str | None) -> Catalog:
-    if url is not None:
-        with connect(url) as (server, _):
+def _with_inferred_keys(catalog: Catalog, database: Database) -> Catalog:
+    if isinstance(database, DatabaseUrl):
+        with connect(database) as server:
             return add_inferred_keys(catalog, contained=lambda column, key: contained_on_server(server, column, key))
-    path = Path(catalog.database)
+    path = database
     connection = open_readonly(path)
     try:
         return add_inferred_keys(catalog, contained=lambda column, key: contained(connection, column, key))

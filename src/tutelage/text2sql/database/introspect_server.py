@@ -8,67 +8,72 @@ import datetime
 import decimal
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import sqlalchemy as sa
 
-from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.errors import DataError
+from tutelage.text2sql.database.address import DatabaseUrl
 from tutelage.text2sql.database.introspect_sqlite import MAX_TEXT, NUM_FREQUENT
-from tutelage.text2sql.database.schema import Catalog, Column, Dialect, ForeignKey, Table, Value
+from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table, Value
+from tutelage.text2sql.database.servers.session import open_connection
 
-# A driver for each server, and the extra that brings it.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "duckdb": "duckdb"}
-_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+# Of a larger table the rows are not counted, and its values are counted in a sample.
+MAX_SCANNED_ROWS = 1_000_000
+SAMPLED_ROWS = 100_000
+_ESTIMATES = {
+    "postgresql": "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(quote_ident(:name))",
+    "mysql": "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name",
+    "duckdb": "SELECT max(estimated_size) FROM duckdb_tables() WHERE table_name = :name",
+}
 
 
-def introspect_server(url_text: str, *, db_id: str | None, statistics: bool) -> Catalog:
-    """Read the catalog of the database that a URL names (on PostgreSQL: of its default schema).
+def introspect_server(database: DatabaseUrl, *, db_id: str | None, statistics: bool) -> Catalog:
+    """Read the catalog of the database that a URL names.
+
+    On PostgreSQL tables of all schemas are read that the role may use, those of ``public`` first; of two tables with
+    one name the first is taken, and the notes say so. ``?options=-csearch_path%3Dsales`` names the schemas instead.
 
     Raises:
         ConfigError: The URL is of no known kind, or its driver is not installed.
         DataError: The server cannot be reached or does not let us read.
     """
-    with connect(url_text) as (connection, dialect):
-        url = connection.engine.url
+    with connect(database) as connection:
+        dialect = database.dialect
         notes: list[str] = []
         tables = _duckdb_tables(connection) if dialect == "duckdb" else _reflected_tables(connection, notes)
         if statistics:
-            tables = [_count(connection, table, notes) for table in tables]
-        name = db_id or (url.database or dialect).rsplit("/", 1)[-1].removesuffix(".duckdb")
-        return Catalog(name, url.render_as_string(hide_password=True), dialect, tuple(tables), tuple(notes))
+            tables = [counted for table in tables if (counted := _count(connection, table, notes)) is not None]
+        known = {table.name for table in tables}
+        tables = [_with_known_keys(table, known, notes) for table in tables]
+        return Catalog(db_id or database.name, str(database), dialect, tuple(tables), tuple(notes))
 
 
 @contextmanager
-def connect(url_text: str) -> Iterator[tuple[sa.Connection, Dialect]]:
-    """Open a read-only connection, and turn its errors into the user's."""
-    try:
-        url = sa.make_url(url_text)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError("database", f"{url_text} is not a URL", "write postgresql://user@host/name") from error
-    dialect = _dialect(url.get_backend_name(), url_text)
-    if url.drivername == dialect:
-        url = url.set(drivername=_DRIVERS[dialect])
-    try:
-        engine = sa.create_engine(url, **_read_only(dialect), poolclass=sa.NullPool)
-    except ImportError as error:
-        extra = _EXTRAS.get(dialect, dialect)
-        raise ConfigError(
-            "database", f"the driver for {dialect} is not installed ({error})", f"pip install -e '.[{extra}]'"
-        ) from error
+def connect(database: DatabaseUrl) -> Iterator[sa.Connection]:
+    """Open a read-only connection, as queries have it, and turn its errors into the user's.
+
+    Raises:
+        ConfigError: The driver is not installed.
+        DataError: The database cannot be reached, or does not let us read.
+    """
+    # The engine has SQLAlchemy's dialect; connections are made as the executor makes them.
+    engine = sa.create_engine(
+        sa.make_url(database.url).set(drivername=_DRIVERS[database.dialect]),
+        creator=lambda: open_connection(database),
+        poolclass=sa.NullPool,
+    )
     try:
         with engine.connect() as connection:
-            if dialect == "mysql":
-                connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
-                connection.rollback()
-            yield connection, dialect
+            yield connection
     except sa.exc.DBAPIError as error:
         # The driver's message, without the SQL and the link that SQLAlchemy adds.
         what = " ".join(str(error.orig).split())
-        shown = url.render_as_string(hide_password=True)
-        raise DataError("database", f"{shown} cannot be read ({what})", "check address, user and rights") from error
+        raise DataError("database", f"{database} cannot be read ({what})", "check address, user and rights") from error
     finally:
         engine.dispose()
 
@@ -85,79 +90,72 @@ def contained(connection: sa.Connection, column: Column, key: Column) -> bool:
         return False
 
 
-def _dialect(name: str, url_text: str) -> Dialect:
-    name = "mysql" if name == "mariadb" else name
-    for dialect in get_args(Dialect):
-        if dialect == name and dialect in _DRIVERS:
-            return dialect  # type: ignore[no-any-return]
-    raise ConfigError(
-        "database",
-        f"{url_text.split(':', 1)[0]}:// is not a known kind of database",
-        "give the path of a SQLite or DuckDB file, or a postgresql://, mysql:// or duckdb:/// URL",
-    )
-
-
-def _read_only(dialect: Dialect) -> dict[str, dict[str, object]]:
-    """Name the arguments that make every transaction of an engine read-only."""
-    if dialect == "postgresql":
-        return {"execution_options": {"postgresql_readonly": True}}
-    if dialect == "duckdb":
-        return {"connect_args": {"read_only": True}}
-    return {}
-
-
 def _reflected_tables(connection: sa.Connection, notes: list[str]) -> list[Table]:
     inspector = sa.inspect(connection)
-    tables, views = inspector.get_table_names(), set(inspector.get_view_names())
+    schemas: list[str | None] = [None]  # the default one
     if connection.dialect.name == "postgresql":
-        views |= set(inspector.get_materialized_view_names())
-    schema = None  # the default one
+        schemas = list(connection.exec_driver_sql("SELECT unnest(current_schemas(false))").scalars())
+    found: dict[str, Table] = {}
+    for schema in schemas:
+        for table in _tables_of(inspector, connection.dialect, schema):
+            if table.name in found:
+                notes.append(f"{schema}.{table.name} left out: a table of that name in another schema comes first")
+            else:
+                found[table.name] = table
+    return list(found.values())
+
+
+def _tables_of(inspector: sa.Inspector, dialect: sa.Dialect, schema: str | None) -> Iterator[Table]:
+    """Read the tables, then the views of one schema."""
+    tables, views = inspector.get_table_names(schema), set(inspector.get_view_names(schema))
+    if dialect.name == "postgresql":
+        views |= set(inspector.get_materialized_view_names(schema))
     kinds = sa.engine.reflection.ObjectKind.ANY
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sa.exc.SAWarning)  # a type it does not know: _type_name
-        columns = inspector.get_multi_columns(kind=kinds)
-    primary = inspector.get_multi_pk_constraint(kind=kinds)
-    foreign = inspector.get_multi_foreign_keys(kind=kinds)
-    comments = inspector.get_multi_table_comment(kind=kinds)
-    found = []
+        columns = inspector.get_multi_columns(schema, kind=kinds)
+    primary = inspector.get_multi_pk_constraint(schema, kind=kinds)
+    foreign = inspector.get_multi_foreign_keys(schema, kind=kinds)
+    comments = inspector.get_multi_table_comment(schema, kind=kinds)
     for name in [*tables, *sorted(views)]:
         key = (schema, name)
-        keys = []
-        for declared in foreign.get(key) or ():
-            if declared["referred_schema"] not in (None, inspector.default_schema_name):
-                notes.append(f"foreign key {name} → {declared['referred_table']} left out: in another schema")
-                continue
-            keys.append(
-                ForeignKey(
-                    name,
-                    tuple(declared["constrained_columns"]),
-                    declared["referred_table"],
-                    tuple(declared["referred_columns"]),
-                )
+        keys = [
+            ForeignKey(
+                name,
+                tuple(declared["constrained_columns"]),
+                declared["referred_table"],
+                tuple(declared["referred_columns"]),
             )
+            for declared in foreign.get(key) or ()
+        ]
         primary_key = primary.get(key)
         comment = comments.get(key)
-        found.append(
-            Table(
-                name=name,
-                columns=tuple(
-                    Column(
-                        name=column["name"],
-                        type=_type_name(column["type"], connection.dialect),
-                        table=name,
-                        nullable=column["nullable"],
-                        comment=column.get("comment") or "",
-                    )
-                    for column in columns.get(key, ())
-                ),
-                primary_key=tuple(primary_key["constrained_columns"]) if primary_key else (),
-                foreign_keys=tuple(sorted(keys, key=lambda item: item.columns)),
-                num_rows=None,
-                is_view=name in views,
-                comment=(comment["text"] or "") if comment else "",
-            )
+        yield Table(
+            name=name,
+            columns=tuple(
+                Column(
+                    name=column["name"],
+                    type=_type_name(column["type"], dialect),
+                    table=name,
+                    nullable=column["nullable"],
+                    comment=column.get("comment") or "",
+                )
+                for column in columns.get(key, ())
+            ),
+            primary_key=tuple(primary_key["constrained_columns"]) if primary_key else (),
+            foreign_keys=tuple(sorted(keys, key=lambda item: item.columns)),
+            num_rows=None,
+            is_view=name in views,
+            comment=(comment["text"] or "") if comment else "",
         )
-    return found
+
+
+def _with_known_keys(table: Table, known: Collection[str], notes: list[str]) -> Table:
+    """Leave out keys to tables that were not read."""
+    kept = tuple(key for key in table.foreign_keys if key.referred_table in known)
+    for key in set(table.foreign_keys) - set(kept):
+        notes.append(f"foreign key {table.name} → {key.referred_table} left out: that table was not read")
+    return replace(table, foreign_keys=kept)
 
 
 def _type_name(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str:
@@ -166,21 +164,32 @@ def _type_name(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str:
 
 
 def _duckdb_tables(connection: sa.Connection) -> list[Table]:
-    here = "database_name = current_database() AND schema_name = current_schema() AND NOT internal"
+    here = "database_name = current_database() AND NOT internal"
+    schema_of = dict(  # of tables with one name the one in main, or else the first
+        connection.exec_driver_sql(
+            f"""SELECT name, arg_min(schema_name, (schema_name <> 'main', schema_name)) FROM (
+            SELECT table_name AS name, schema_name FROM duckdb_tables() WHERE {here}
+            UNION ALL SELECT view_name, schema_name FROM duckdb_views() WHERE {here}) GROUP BY name"""
+        )
+        .tuples()
+        .all()
+    )
     columns: dict[str, list[Column]] = {}
-    for table, name, declared, nullable, comment in connection.exec_driver_sql(
-        f"""SELECT table_name, column_name, data_type, is_nullable, comment
+    for schema, table, name, declared, nullable, comment in connection.exec_driver_sql(
+        f"""SELECT schema_name, table_name, column_name, data_type, is_nullable, comment
         FROM duckdb_columns() WHERE {here} ORDER BY table_oid, column_index"""
     ):
-        columns.setdefault(table, []).append(Column(name, declared, table, nullable, comment or ""))
+        if schema_of[table] == schema:
+            columns.setdefault(table, []).append(Column(name, declared, table, nullable, comment or ""))
     primary: dict[str, tuple[str, ...]] = {}
     foreign: dict[str, list[ForeignKey]] = {}
-    for table, kind, names, referred_table, referred in connection.exec_driver_sql(
-        """SELECT table_name, constraint_type, constraint_column_names, referenced_table, referenced_column_names
-        FROM duckdb_constraints()
-        WHERE database_name = current_database() AND schema_name = current_schema()
-        ORDER BY table_oid, constraint_index"""
+    for schema, table, kind, names, referred_table, referred in connection.exec_driver_sql(
+        """SELECT schema_name, table_name, constraint_type, constraint_column_names, referenced_table,
+        referenced_column_names FROM duckdb_constraints()
+        WHERE database_name = current_database() ORDER BY table_oid, constraint_index"""
     ):
+        if schema_of[table] != schema:
+            continue
         if kind == "PRIMARY KEY":
             primary[table] = tuple(names)
         elif kind == "FOREIGN KEY":
@@ -195,10 +204,11 @@ def _duckdb_tables(connection: sa.Connection) -> list[Table]:
             is_view=is_view,
             comment=comment or "",
         )
-        for table, is_view, comment in connection.exec_driver_sql(
-            f"""SELECT table_name, false, comment FROM duckdb_tables() WHERE {here}
-            UNION ALL SELECT view_name, true, comment FROM duckdb_views() WHERE {here} ORDER BY 2, 1"""
+        for schema, table, is_view, comment in connection.exec_driver_sql(
+            f"""SELECT schema_name, table_name, false, comment FROM duckdb_tables() WHERE {here}
+            UNION ALL SELECT schema_name, view_name, true, comment FROM duckdb_views() WHERE {here} ORDER BY 3, 2"""
         )
+        if schema_of[table] == schema
     ]
 
 
@@ -208,22 +218,57 @@ def sql_table(name: str, columns: Sequence[Column]) -> sa.TableClause:
     return sa.table(sa.quoted_name(name, quote=True), *parts)
 
 
-def _count(connection: sa.Connection, table: Table, notes: list[str]) -> Table:
+def _count(connection: sa.Connection, table: Table, notes: list[str]) -> Table | None:
+    """Count a table's values; None, and a note, where it may not be read."""
     source = sql_table(table.name, table.columns)
-    num_rows = connection.execute(sa.select(sa.func.count()).select_from(source)).scalar_one()
+    try:
+        num_rows = _num_rows(connection, table, source)
+    except sa.exc.DBAPIError as error:
+        connection.rollback()
+        notes.append(f"{table.name} left out: {_said(error)}")
+        return None
+    sampled = num_rows > MAX_SCANNED_ROWS
+    share = SAMPLED_ROWS / num_rows if sampled else 1.0
+    if sampled:
+        notes.append(f"{table.name}: statistics from a sample of about {SAMPLED_ROWS:,} of about {num_rows:,} rows")
     columns = []
     for column in table.columns:
         try:
-            columns.append(_count_column(connection, column, source.c[column.name], num_rows))
+            columns.append(_count_column(connection, table, column, num_rows, share))
         except sa.exc.DBAPIError as error:
             # JSON, geometry: values that cannot be grouped or ordered.
             connection.rollback()
-            notes.append(f"statistics of {table.name}.{column.name} left out: {' '.join(str(error.orig).split())}")
+            notes.append(f"statistics of {table.name}.{column.name} left out: {_said(error)}")
             columns.append(column)
     return replace(table, num_rows=num_rows, columns=tuple(columns))
 
 
-def _count_column(connection: sa.Connection, column: Column, source: sa.ColumnElement[object], num_rows: int) -> Column:
+def _said(error: sa.exc.DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def _num_rows(connection: sa.Connection, table: Table, source: sa.TableClause) -> int:
+    """Count rows; of a table that the server takes for a large one its estimate is taken."""
+    connection.execute(sa.select(sa.literal(1)).select_from(source).limit(1))  # may it be read?
+    if not table.is_view and (estimate := _ESTIMATES.get(connection.dialect.name)) is not None:
+        estimated = connection.execute(sa.text(estimate), {"name": table.name}).scalar()
+        if estimated is not None and int(estimated) > MAX_SCANNED_ROWS:
+            return int(estimated)
+    return int(connection.execute(sa.select(sa.func.count()).select_from(source)).scalar_one())
+
+
+def sampled_table(dialect: str, table: Table, *, share: float) -> sa.FromClause:
+    """A table, or a random share of its rows, without reading the others; on MySQL, which cannot, the first ones."""
+    source = sql_table(table.name, table.columns)
+    if share >= 1:
+        return source
+    if table.is_view or dialect == "mysql":
+        return sa.select(*source.c).limit(int(share * (table.num_rows or SAMPLED_ROWS / share))).subquery()
+    return sa.tablesample(source, sa.func.system(sa.literal_column(f"{100 * share:.6f}")), seed=sa.literal_column("1"))
+
+
+def _count_column(connection: sa.Connection, table: Table, column: Column, num_rows: int, share: float) -> Column:
+    source = sampled_table(connection.dialect.name, replace(table, num_rows=num_rows), share=share).c[column.name]
     groups = (
         sa.select(source.label("value"), sa.func.count().label("frequency"))
         .where(source.is_not(None))
@@ -240,10 +285,16 @@ def _count_column(connection: sa.Connection, column: Column, source: sa.ColumnEl
     bounds = sa.select(value).where(short)
     least = connection.execute(bounds.order_by(value).limit(1)).scalar()
     greatest = connection.execute(bounds.order_by(value.desc()).limit(1)).scalar()
+    num_present = int(num_present)
+    num_seen = num_rows
+    if share < 1:
+        num_seen = int(connection.execute(sa.select(sa.func.count()).select_from(source.table)).scalar_one())
+        if num_distinct > 0.5 * num_present:  # nearly each row has its own
+            num_distinct = int(num_distinct * num_rows / max(1, num_seen))
     return replace(
         column,
         num_distinct=num_distinct,
-        num_null=num_rows - int(num_present),
+        num_null=int((num_seen - num_present) * num_rows / max(1, num_seen)),
         minimum=as_value(least),
         maximum=as_value(greatest),
         frequent=tuple(value for value in frequent if value is not None),

@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tutelage.core.store import Store
-from tutelage.text2sql.database.introspect_server import as_value, connect, sql_table
+from tutelage.text2sql.database.address import DatabaseUrl
+from tutelage.text2sql.database.introspect_server import MAX_SCANNED_ROWS, as_value, connect, sampled_table, sql_table
 from tutelage.text2sql.database.schema import Catalog, ForeignKey, Table, Value
 from tutelage.text2sql.database.sql_text import quote
 
@@ -28,28 +29,29 @@ class Snapshot:
 
     path: Path
     catalog: Catalog
+    is_whole: bool  # no table was cut
 
 
-def snapshot(url: str, catalog: Catalog, *, store: Store, max_rows: int) -> Snapshot:
+def snapshot(database: DatabaseUrl, catalog: Catalog, *, store: Store, max_rows: int) -> Snapshot:
     """Copy a database into the store; the copy is made again when the counts in the catalog change.
 
     Args:
-        url: The database, password included.
+        database: Where it lies.
         catalog: Its catalog, with statistics.
         store: Where the copy is kept.
         max_rows: Rows copied a table.
     """
-    inputs = {"database": catalog.database, "catalog": repr(catalog), "max_rows": max_rows, "version": 2}
+    inputs = {"database": catalog.database, "catalog": repr(catalog), "max_rows": max_rows, "version": 3}
 
     def make(folder: Path) -> None:
         path = folder / "snapshot.sqlite"
         path.unlink(missing_ok=True)  # half a file of a killed run
-        with connect(url) as (server, _):
+        with connect(database) as server:
             _copy(server, catalog, path, max_rows=max_rows)
 
     path = store.make("databases", inputs, make) / "snapshot.sqlite"
     cut = _notes(path, [table for table in catalog.tables if _is_cut(table, max_rows)])
-    return Snapshot(path, replace(catalog, database=str(path), dialect="sqlite", notes=catalog.notes + cut))
+    return Snapshot(path, replace(catalog, database=str(path), dialect="sqlite", notes=catalog.notes + cut), not cut)
 
 
 def _is_cut(table: Table, max_rows: int) -> bool:
@@ -69,7 +71,7 @@ def _copy(server: sa.Connection, catalog: Catalog, path: Path, *, max_rows: int)
         for table in catalog.tables:
             file.execute(_create(table))
             limit = max_rows if _is_cut(table, max_rows) else None
-            _insert(file, table, _rows(server, _ordered(table, limit=limit)))
+            _insert(file, table, _rows(server, _ordered(table, dialect=server.dialect.name, limit=limit)))
         cut = {table.name for table in catalog.tables if _is_cut(table, max_rows)}
         # A row that is added may refer to others.
         keys = [key for key in catalog.foreign_keys if key.referred_table in cut]
@@ -135,11 +137,14 @@ def _order(table: Table, source: sa.TableClause) -> list[sa.ColumnElement[object
     return [source.c[name] for name in names]
 
 
-def _ordered(table: Table, *, limit: int | None) -> sa.Select[Any]:
+def _ordered(table: Table, *, dialect: str, limit: int | None) -> sa.Select[Any]:
     source = sql_table(table.name, table.columns)
     order = _order(table, source)
     if limit is None or not order:
         return sa.select(*source.c).order_by(*order).limit(limit)
+    if (table.num_rows or 0) > MAX_SCANNED_ROWS:  # to hash and sort it would read it all
+        sample = sampled_table(dialect, table, share=min(1.0, 1.2 * limit / (table.num_rows or 1)))
+        return sa.select(*sample.c).limit(limit)
     hashed = sa.func.md5(sa.func.concat_ws("|", *(sa.cast(column, sa.Text) for column in order)))
     return sa.select(*source.c).order_by(hashed).limit(limit)
 

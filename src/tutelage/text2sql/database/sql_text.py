@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from tutelage.text2sql.database.schema import Value
+from tutelage.text2sql.database.schema import Dialect, Value
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Words that SQLite, DuckDB, PostgreSQL or MySQL may not take for a name, or that read badly as one.
@@ -31,13 +31,20 @@ def quote(name: str) -> str:
 
 
 @lru_cache(maxsize=50_000)
-def identifier(name: str) -> str:
+def identifier(name: str, dialect: Dialect = "sqlite") -> str:
     """Quote a name where SQL needs it, for a query or a schema that a person or a model reads.
+
+    PostgreSQL makes an unquoted name lower case, so one with capitals is quoted there.
 
     >>> identifier("city"), identifier("Free Meal Count (K-12)"), identifier("order")
     ('city', '"Free Meal Count (K-12)"', '"order"')
+    >>> identifier("City", "postgresql"), identifier("order", "mysql")
+    ('"City"', '`order`')
     """
-    return name if _PLAIN.fullmatch(name) and name.lower() not in _RESERVED else quote(name)
+    plain = _PLAIN.fullmatch(name) and name.lower() not in _RESERVED
+    if plain and not (dialect == "postgresql" and name != name.lower()):
+        return name
+    return "`" + name.replace("`", "``") + "`" if dialect == "mysql" else quote(name)
 
 
 def literal(value: Value) -> str:

@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import bm25s
 import numpy as np
+import sqlalchemy as sa
 
 from tutelage.core.store import Store, file_hash
+from tutelage.text2sql.database.address import Database, DatabaseUrl
+from tutelage.text2sql.database.introspect_server import MAX_SCANNED_ROWS, SAMPLED_ROWS, connect, sampled_table
 from tutelage.text2sql.database.schema import Catalog
 from tutelage.text2sql.database.schema_filter import ColumnName, words
 from tutelage.text2sql.database.sqlite_file import explain, open_readonly
@@ -59,19 +62,21 @@ class ValueIndex:
             self._bm25.index([_value_tokens(entry.value) for entry in entries], show_progress=False)
 
     @classmethod
-    def open(cls, catalog: Catalog, *, store: Store | None) -> "ValueIndex":
+    def open(cls, catalog: Catalog, *, database: Database | None = None, store: Store | None) -> "ValueIndex":
         """Index a database, or find its index in the store.
 
         Args:
-            catalog: Of the database. Of a server's database nothing is indexed.
-            store: Where the index is kept by the file's hash; None to keep it in memory only.
+            catalog: Of the database.
+            database: Where it lies; None for the file that the catalog names.
+            store: Where the index is kept by the file's hash; None to keep it in memory only, as a server's always is:
+                nothing tells whether its values have changed.
 
         Raises:
             DataError: The file cannot be read.
         """
-        if catalog.dialect != "sqlite":
-            return cls([], left_out={})
-        path = Path(catalog.database)
+        if isinstance(database, DatabaseUrl):
+            return cls._read_server(catalog, database)
+        path = database or Path(catalog.database)
         if store is None:
             return cls.read(catalog)
         # The form of the tokens is part of what an index depends on.
@@ -98,6 +103,29 @@ class ValueIndex:
             raise explain(error, path) from error
         finally:
             connection.close()
+        return cls(entries, left_out=left_out)
+
+    @classmethod
+    def _read_server(cls, catalog: Catalog, database: DatabaseUrl) -> "ValueIndex":
+        """Index the distinct text values of a server; of a large table those of a sample of its rows."""
+        entries: list[Entry] = []
+        left_out: dict[str, int] = {}
+        with connect(database) as server:
+            for table in catalog.tables:
+                if table.is_view:  # its values are its tables'
+                    continue
+                share = min(1.0, SAMPLED_ROWS / table.num_rows) if (table.num_rows or 0) > MAX_SCANNED_ROWS else 1.0
+                source = sampled_table(server.dialect.name, table, share=share)
+                for column in table.columns:
+                    if not any(isinstance(value, str) for value in column.frequent):
+                        continue  # numbers, times, or nothing that was counted
+                    text = sa.cast(source.c[column.name], sa.Text)
+                    distinct = sa.select(text).distinct().where(sa.func.length(text).between(1, LONGEST))
+                    found = server.execute(distinct.order_by(text).limit(MOST_OF_A_COLUMN + 1)).scalars()
+                    values = [value for value in found if not _is_number(value)]
+                    if len(values) > MOST_OF_A_COLUMN:
+                        left_out[f"{table.name}.{column.name}"] = MOST_OF_A_COLUMN
+                    entries += [Entry(table.name, column.name, value) for value in values[:MOST_OF_A_COLUMN]]
         return cls(entries, left_out=left_out)
 
     def save(self, folder: Path) -> None:

@@ -4,9 +4,11 @@ The official rule (taoyds/test-suite-sql-eval, exec_eval.py): some permutation o
 a bag, or as a list where order matters.
 """
 
+import datetime
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -35,7 +37,54 @@ def execution_match(gold: Result, predicted: Result, *, ordered: bool) -> bool:
     assert gold.status == "ok", gold.error
     if predicted.status != "ok" or len(gold.columns) != len(predicted.columns):
         return False
-    return same_rows(gold.rows, predicted.rows, ordered=ordered)
+    return same_rows(comparable(gold.rows), comparable(predicted.rows), ordered=ordered)
+
+
+def comparable(rows: Rows) -> Rows:
+    """Bring the values of servers to ones that compare as their meaning does; SQLite's stay as they are.
+
+    - Numbers: NUMERIC is compared in double precision, so 2.50 is 2.5, and a mean is the same whether it was taken in
+      NUMERIC or in DOUBLE. Truth values are 1 and 0, as in SQLite and MySQL. NaN equals NaN.
+    - Times: with a zone, as the same moment in UTC; a date equals its midnight. Text is no time.
+    - Arrays and rows: element by element, in order. JSON objects and maps: whatever the order of their keys. JSON that
+      a server hands out as text (MariaDB, DuckDB) is text.
+    - UUIDs, addresses, ranges: by their text. Binary: by its bytes.
+    """
+    if all(type(cell) in _SQLITE_TYPES and cell == cell for row in rows for cell in row):
+        return rows
+    return [tuple(map(_comparable, row)) for row in rows]
+
+
+_SQLITE_TYPES = {int, float, str, bytes, type(None)}
+
+
+def _comparable(value: Any) -> Any:
+    match value:
+        case None | str() | bytes():
+            return value
+        case bool():
+            return int(value)
+        case int():
+            return value
+        case float():
+            return "NaN" if value != value else value
+        case Decimal():
+            return _comparable(int(value) if value.is_finite() and value == value.to_integral_value() else float(value))
+        case datetime.datetime():
+            return value.astimezone(datetime.UTC) if value.tzinfo is not None else value
+        case datetime.date():
+            return datetime.datetime(value.year, value.month, value.day)
+        case datetime.time() | datetime.timedelta():
+            return value
+        case bytearray() | memoryview():
+            return bytes(value)
+        case list() | tuple():
+            return tuple(map(_comparable, value))
+        case dict():
+            return frozenset((str(key), _comparable(item)) for key, item in value.items())
+        case set() | frozenset():
+            return frozenset(map(_comparable, value))
+    return str(value)
 
 
 def official_match(gold: Rows, predicted: Rows, *, ordered: bool) -> bool:

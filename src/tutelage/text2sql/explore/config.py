@@ -18,7 +18,7 @@ class CatalogSettings:
     """How the database is read."""
 
     infer_keys: bool = False  # take undeclared foreign keys that names, types and values speak for
-    max_rows: int = 1_000_000  # copied of each table of a server or a DuckDB file, which are explored as SQLite
+    max_rows: int = 100_000  # copied of each table of a server or a DuckDB file, which are explored as SQLite
     descriptions: str | None = None  # folder of CSVs, as BIRD's database_description, which is found by itself
 
 

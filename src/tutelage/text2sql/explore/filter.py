@@ -61,6 +61,7 @@ Reason = Literal[
     "untestable",  # a query that means something else gives the same everywhere
     "no_question",  # a model was asked to say the question as people do, and did not
     "disagreed",  # too few independent answers to the question agree
+    "not_native",  # in the database's own dialect it fails, or gives other rows
     "error",  # a fault of ours while it was proposed or checked
     "no_effect",  # the operator added changes nothing of the parent's result
 ]
@@ -97,6 +98,13 @@ class Verify(Protocol):
 
     def meaning(self, tree: exp.Query) -> Rejection | None:
         """Refuse what shows when other queries are run beside it."""
+
+
+class Native(Protocol):
+    """Runs queries in the database's own dialect, on the database itself."""
+
+    def refuse(self, sql: str, result: Result) -> str | None:
+        """Say what is wrong with a query there, given what it gives here; None for nothing."""
 
 
 class Seen:
@@ -162,6 +170,7 @@ def check(
     seen: Seen,
     verify: Verify | None = None,
     mention: bool = True,
+    native: Native | None = None,
 ) -> Accepted | Rejection:
     """Check one candidate; an accepted one is noted in ``seen``.
 
@@ -175,6 +184,7 @@ def check(
         verify: Looks at its meaning; None for nobody.
         mention: Whether the question must name each value and column of the query: what a question means is told by
             that where nobody answers it.
+        native: Runs it in the database's own dialect; None where that is SQLite's.
     """
     if seen.question(candidate.question):
         return Rejection("duplicate_question", candidate.question)
@@ -219,6 +229,8 @@ def check(
         return badly
     if verify is not None and (doubt := verify.meaning(fitted)):
         return doubt
+    if native is not None and (foreign := native.refuse(candidate.sql, result)):
+        return Rejection("not_native", foreign)
     accepted = Accepted(used[0], used[1], len(result.rows), query, template, rows, answer)
     seen.note(candidate.sql, candidate.question, accepted)
     return accepted

@@ -1,9 +1,62 @@
-"""An explored query in the user's own dialect."""
+"""An explored query in the user's own dialect: written by sqlglot, and run on the database itself."""
+
+from collections.abc import Callable
 
 import sqlglot
 from sqlglot import exp
 
+from tutelage.text2sql.database.address import DatabaseUrl
+from tutelage.text2sql.database.executor import Result
+from tutelage.text2sql.database.introspect_server import as_value
 from tutelage.text2sql.database.schema import DIALECTS, Catalog, Dialect
+from tutelage.text2sql.evaluation.execution import Row, same_rows
+
+_DIGITS = 9  # sums are added up in another order there
+
+
+class NativeRunner:
+    """Runs queries in a database's own dialect, and compares with what the copy of it gave."""
+
+    def __init__(
+        self, catalog: Catalog, database: DatabaseUrl, *, is_whole: bool, run_on: Callable[[DatabaseUrl, str], Result]
+    ) -> None:
+        """Keep what is needed.
+
+        Args:
+            catalog: Its tables, as the copy has them.
+            database: The database itself.
+            is_whole: Whether the copy holds all rows: results then have to be equal. A sample's need not be.
+            run_on: Runs a query in the sandbox.
+        """
+        self._catalog, self._database, self._is_whole, self._run_on = catalog, database, is_whole, run_on
+
+    def native(self, sql: str) -> str:
+        """Write a query of the copy's in the database's dialect."""
+        return native_sql(sql, self._catalog, self._database.dialect)
+
+    def refuse(self, sql: str, result: Result) -> str | None:
+        """Say what is wrong with a query there, given what it gave on the copy; None for nothing."""
+        try:
+            native = self.native(sql)
+        except (sqlglot.errors.SqlglotError, RecursionError) as error:
+            return f"cannot be written in it ({error})"
+        found = self._run_on(self._database, native)
+        if found.status != "ok":
+            return f"{found.status}: {found.error}"
+        if not found.rows:
+            return "gives no rows there"
+        # Texts may be ordered in another way there, which is as right.
+        if self._is_whole and not same_rows(
+            *(list(map(_as_copied, rows)) for rows in (result.rows, found.rows)), ordered=False
+        ):
+            return "gives other rows there"
+        return None
+
+
+def _as_copied(row: Row) -> Row:
+    """A row as the copy would have it, its numbers without their last digits."""
+    cells = map(as_value, row)
+    return tuple(float(f"{cell:.{_DIGITS}g}") if isinstance(cell, int | float) else cell for cell in cells)
 
 
 def native_sql(sql: str, catalog: Catalog, dialect: Dialect) -> str:

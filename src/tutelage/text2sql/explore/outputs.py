@@ -15,7 +15,6 @@ from tutelage.text2sql.database.schema import Catalog, Dialect
 from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.graph import Graph
 from tutelage.text2sql.explore.knowledge import Knowledge
-from tutelage.text2sql.explore.native import native_sql
 from tutelage.text2sql.explore.outcome import Outcome
 from tutelage.text2sql.explore.report import write_report
 
@@ -71,7 +70,8 @@ def write_outputs(
         graph: Its graph.
         facts: What it means.
         knowledge: How it is joined and asked.
-        dialect: The user's; where it is not SQLite's, each pair also carries its query in it, as ``native_sql``.
+        dialect: The user's; where it is not SQLite's, each pair also carries its query as it ran there, as
+            ``native_sql``.
 
     Returns:
         Counts for the manifest.
@@ -80,8 +80,6 @@ def write_outputs(
     schema = _PAIRS
     if dialect != "sqlite":
         schema = schema.append(pa.field("native_sql", pa.string()))
-        for record, pair in zip(records, outcome.pairs, strict=True):
-            record["native_sql"] = native_sql(pair.sql, catalog, dialect)
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_atomically(folder / "pairs.jsonl", "".join(lines))
     rows = [{**record, "state": json.dumps(record["state"], ensure_ascii=False)} for record in records]

@@ -91,6 +91,7 @@ class Pair:
     state: Mapping[str, Json]
     evidence: str = ""  # what one must know of the database to answer, and the question does not say
     solved: float | None = None  # share of a model's independent answers that were right; None where none was asked
+    native_sql: str = ""  # the query in the database's own dialect, as it ran there; empty where that is SQLite's
 
     def to_json(self) -> dict[str, Json]:
         """Give the fields as JSON values."""
@@ -109,12 +110,13 @@ class Pair:
             "state": dict(self.state),
             "evidence": self.evidence,
             "solved": self.solved,
+            **({"native_sql": self.native_sql} if self.native_sql else {}),
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, object]) -> "Pair":
         """Make a pair of what :meth:`to_json` gave."""
-        record = {"evidence": "", "solved": None, **record}  # explorations of old have neither
+        record = {"evidence": "", "solved": None, "native_sql": "", **record}  # explorations of old have none
         values = {field.name: record[field.name] for field in fields(cls)}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 

@@ -25,6 +25,7 @@ from tutelage.core.build import build
 from tutelage.core.errors import ConfigError, DataError, RunError, UserError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
+from tutelage.text2sql.database.address import DatabaseUrl, check_database, parse_database
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.database.flights import flights_database
@@ -45,6 +46,7 @@ from tutelage.text2sql.explore.filter import (
 )
 from tutelage.text2sql.explore.graph import Graph, build_graph
 from tutelage.text2sql.explore.knowledge import Knowledge, mine, read_fitting
+from tutelage.text2sql.explore.native import NativeRunner
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.outputs import write_outputs
 from tutelage.text2sql.explore.pair import Candidate, Pair, Walk
@@ -56,7 +58,7 @@ from tutelage.text2sql.explore.verify.agreement import enough
 from tutelage.text2sql.explore.verify.judge import Verifier
 from tutelage.text2sql.explore.verify.perturb import write_copies
 
-_VERSION = 5  # of what the same settings give: a change makes explorations of old stand beside new ones
+_VERSION = 6  # of what the same settings give: a change makes explorations of old stand beside new ones
 _AT_ONCE = 32  # candidates that a model is asked about together, unless a level is full before
 _HOPELESS = 100  # candidates without one that a model agrees with, after which it is not asked on
 _SAY_EVERY = 1.0  # seconds between two lines of progress, at least
@@ -66,12 +68,26 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A database that is ready to be explored: always a SQLite file; ``dialect`` is that of the user's own."""
+    """A database that is ready to be explored.
+
+    Attributes:
+        path: The SQLite file that candidates are checked on: the database, or a copy of it.
+        catalog: Of that file.
+        fingerprint: A hash of what it depends on.
+        original: The database itself, in whose own dialect each pair has to run, where the file is a copy.
+        is_whole: Whether the file holds all rows.
+    """
 
     path: Path
     catalog: Catalog
     fingerprint: str
-    dialect: Dialect
+    original: DatabaseUrl | None
+    is_whole: bool
+
+    @property
+    def dialect(self) -> Dialect:
+        """The database's own."""
+        return "sqlite" if self.original is None else self.original.dialect
 
 
 def explore(settings: ExploreSettings, *, store: Store, out: Path | None = None, say: Say = print) -> Path:
@@ -111,21 +127,22 @@ def open_source(settings: ExploreSettings, store: Store, *, say: Say) -> Source:
     """Open the database of the settings, and refuse one that has nothing to ask about."""
     options = settings.catalog
     descriptions = Path(options.descriptions) if options.descriptions else None
-    database = settings.database if settings.database is not None else str(flights_database(store))
-    say(f"reads {database.rsplit('@', 1)[-1]}")  # behind a URL's password; counting values reads every row
+    database = parse_database(settings.database) if settings.database is not None else flights_database(store)
+    say(f"reads {database}")  # counting values reads every row
+    check_database(database)
     catalog = read_catalog(database, db_id=settings.db_id, descriptions=descriptions, infer_keys=options.infer_keys)
     if not any(table.num_rows for table in catalog.tables):
         raise DataError(
             "database", f"no table of {catalog.database} has a row", "give a database with data: questions are about it"
         )
-    if catalog.dialect == "sqlite":
-        path = Path(database)
+    if isinstance(database, Path):
+        path = database
         log = path.with_name(path.name + "-wal")  # the last changes may stand there
         fingerprint = file_hash(path) + (file_hash(log) if log.exists() and log.stat().st_size else "")
-        return Source(path, catalog, fingerprint, "sqlite")
-    url = database if "://" in database else f"duckdb:///{database}"
-    copy = snapshot(url, catalog, store=store, max_rows=options.max_rows)
-    return Source(copy.path, copy.catalog, content_hash({"catalog": repr(catalog)}), catalog.dialect)
+        return Source(path, catalog, fingerprint, None, is_whole=True)
+    copy = snapshot(database, catalog, store=store, max_rows=options.max_rows)
+    fingerprint = content_hash({"catalog": repr(catalog)})
+    return Source(copy.path, copy.catalog, fingerprint, database, is_whole=copy.is_whole)
 
 
 def _inputs(settings: ExploreSettings, source: Source) -> dict[str, Any]:
@@ -252,6 +269,7 @@ class Exploration:
         self._guard = Guard.of((seed.question, seed.sql) for seed in guarded)
         self._seen = Seen()
         self._verifier: Verifier | None = None
+        self._native: NativeRunner | None = None
         self._levels: dict[int, list[Pair]] = {level: [] for level in range(1, settings.max_level + 1)}
         self._outcome = Outcome(pairs=[], rejected=[], num_walks=0)
 
@@ -275,6 +293,10 @@ class Exploration:
             ) as executor,
         ):
             runner = Runner(executor, self._source.path)
+            if (original := self._source.original) is not None:
+                self._native = NativeRunner(
+                    self._source.catalog, original, is_whole=self._source.is_whole, run_on=runner.run_on
+                )
             self._learn_facts(runner)
             self._verifier = self._make_verifier(runner, Path(copies))
             self._synthesizer: Synthesizer = build(
@@ -490,6 +512,7 @@ class Exploration:
                 seen=self._seen,
                 verify=self._verifier,
                 mention=not (self._synthesizer.verifies and self._settings.verify.agree),
+                native=self._native,
             )
         except UserError:
             raise
@@ -562,6 +585,7 @@ class Exploration:
             state=candidate.state,
             evidence=candidate.evidence,
             solved=solved,
+            native_sql=self._native.native(candidate.sql) if self._native is not None else "",
         )
         self._keep(pair)
         notes.append(asdict(accepted))

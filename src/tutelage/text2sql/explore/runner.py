@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import Executor, Query, Result
 
 _KEPT = 4096  # results
@@ -35,6 +36,11 @@ class Runner:
                 self._keep(name, result)
             known = self._kept.get(sql)
             return known if known is not None else self._keep(sql, self._executor.run(self._database, sql))
+
+    def run_on(self, database: Database, sql: str) -> Result:
+        """Run a query on another database, such as the one that was copied; nothing is kept."""
+        with self._lock:
+            return self._executor.run(database, sql)
 
     def run_all(self, database: Path, statements: Sequence[str]) -> list[Result]:
         """Run statements on a file of ours, such as a copy, together within the time of one; nothing is kept."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import Store, write_atomically
 from tutelage.text2sql.data.examples import Example, Source
+from tutelage.text2sql.database.address import check_database
 from tutelage.text2sql.database.executor import Executor, Query, Result
-from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.database.values import ValueIndex
 from tutelage.text2sql.inference.generate import Decoding, Engine, NoAnswer, Request
 from tutelage.text2sql.inference.select import Candidate, Selection, choose
@@ -171,7 +171,9 @@ class Answerer:
         if key not in self._matches:  # training asks anew in each epoch
             if example.db_id not in self._values:
                 catalog = self.source.catalog(example.db_id)
-                self._values[example.db_id] = ValueIndex.open(catalog, store=self.store)
+                self._values[example.db_id] = ValueIndex.open(
+                    catalog, database=self.source.databases[example.db_id], store=self.store
+                )
             self._matches[key] = self._values[example.db_id].match(key[1])
         return self._matches[key]
 
@@ -196,7 +198,7 @@ class Answerer:
         for db_id in dict.fromkeys(example.db_id for example in examples):
             if db_id not in self.source.databases:
                 raise DataError("data", f"no database {db_id}", "leave its questions out, or give the database")
-            check_file(self.source.databases[db_id], where="data")
+            check_database(self.source.databases[db_id], where="data")
         encoded = [self.encode(tokenizer, example) for example in examples]
         room = None if context is None else context - self.inference.max_new_tokens
         too_long = [

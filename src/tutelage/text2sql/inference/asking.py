@@ -12,8 +12,8 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Source
 from tutelage.text2sql.data.questions import Questions
+from tutelage.text2sql.database.address import check_database, name_of, parse_database
 from tutelage.text2sql.database.executor import Executor
-from tutelage.text2sql.database.sqlite_file import check_file
 
 if TYPE_CHECKING:
     from tutelage.text2sql.inference.session import LoadedRun
@@ -32,7 +32,7 @@ class AskSettings:
         run: The folder of a finished run; null where a server answers (inference=api) about another database.
         changes: Of the run's config: ``inference=…``, ``inference.temperature=…``, ``prompt=…``.
         question: In words; empty for a session.
-        database: Another SQLite file to ask than the run's own; null for the run's.
+        database: Another database to ask than the run's own, a file or a URL; null for the run's.
         db_id: Which of the run's databases; null where there is only one.
         rows: The most rows that are shown.
         format: How one answer is printed: for people, or as a line of JSON for programs.
@@ -45,7 +45,7 @@ class AskSettings:
     run: Path | None = None
     changes: tuple[str, ...] = ()
     question: str = ""
-    database: Path | None = None
+    database: str | None = None
     db_id: str | None = None
     rows: int = 20
     format: Literal["table", "json"] = "table"
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str]) -> AskSettings:
     if settings.run is None and not served:
         raise ConfigError("run", "not given", f"{USAGE}, or inference=api for a model behind a server")
     if settings.run is None and settings.database is None:
-        raise ConfigError("database", "not given", f"name a SQLite file: {SERVED}")
+        raise ConfigError("database", "not given", f"name a file or a URL: {SERVED}")
     return settings
 
 
@@ -85,20 +85,22 @@ def choose_database(source: Source, settings: AskSettings, *, store: Store | Non
 
     Raises:
         ConfigError: The run knows several, and none or no known one was named.
-        DataError: The file is not there, or is no SQLite database.
+        DataError: The database is not there, or cannot be read.
     """
     if settings.database is not None:
-        check_file(settings.database)
-        name = settings.database.stem
-        databases = {name: settings.database}
-        return Questions(name="asked", splits={}, databases=databases, notes={}, fingerprint="", store=store), name
+        database = parse_database(settings.database)
+        check_database(database)
+        name = name_of(database)
+        return Questions(
+            name="asked", splits={}, databases={name: database}, notes={}, fingerprint="", store=store
+        ), name
     names = sorted(source.databases)
     db_id = settings.db_id or (names[0] if len(names) == 1 else None)
     if db_id not in source.databases:
         what = "the run knows several databases" if db_id is None else f"the run knows no database {db_id}"
         known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise ConfigError("db_id", f"{what}: {known}", "choose one with db_id=…, or give database=<SQLite file>")
-    check_file(source.databases[db_id])
+        raise ConfigError("db_id", f"{what}: {known}", "choose one with db_id=…, or give database=<a file or a URL>")
+    check_database(source.databases[db_id])
     return source, db_id
 
 
@@ -117,7 +119,7 @@ def ask(settings: AskSettings, load_run: Callable[..., "LoadedRun"]) -> None:
     if settings.run is not None and not settings.run.is_dir():
         raise ConfigError("run", f"no folder {settings.run}", "give the folder that train.py named at its end")
     if settings.database is not None:
-        check_file(settings.database)
+        check_database(parse_database(settings.database))
     if settings.web and settings.question:
         raise ConfigError(
             "question", "with web=true questions are asked on the page", "leave out the question, or web=true"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.text2sql.database.executor import Result, Status
-from tutelage.text2sql.evaluation.execution import orders_rows, same_rows
+from tutelage.text2sql.evaluation.execution import comparable, orders_rows, same_rows
 
 Selection = Literal["first", "first_that_runs", "majority"]
 
@@ -50,7 +50,7 @@ def votes(sqls: Sequence[str], results: Sequence[Result]) -> list[int]:
             first = group[0]
             ordered = orders_rows(sqls[first]) and orders_rows(sqls[index])
             same_width = len(results[first].columns) == len(result.columns)
-            if same_width and same_rows(results[first].rows, result.rows, ordered=ordered):
+            if same_width and same_rows(comparable(results[first].rows), comparable(result.rows), ordered=ordered):
                 group.append(index)
                 break
         else:

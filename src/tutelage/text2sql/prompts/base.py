@@ -10,6 +10,7 @@ A format (``ddl``, ``m_schema``, ``codes``, ``brief``) is one file: a subclass o
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from tutelage.core.errors import ConfigError
@@ -161,11 +162,12 @@ class Prompt(ABC):
     def _matched(self, catalog: Catalog, matches: Matches) -> list[str]:
         """A line for each shown column with values that match the question, as SQL names and literals."""
         lines = []
+        spell = partial(identifier, dialect=catalog.dialect)
         for table in catalog.tables:
             for column in table.columns:
                 values = list(dict.fromkeys(literal(value) for value in matches.get((table.name, column.name), ())))
                 if values := values[: self.max_values]:
-                    lines.append(f"{identifier(table.name)}.{identifier(column.name)}: {', '.join(values)}")
+                    lines.append(f"{spell(table.name)}.{spell(column.name)}: {', '.join(values)}")
         return lines
 
     def encode(

@@ -8,9 +8,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tutelage.text2sql.data.examples import Example
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result
 from tutelage.text2sql.evaluation.execution import execution_match, orders_rows
 from tutelage.text2sql.results.items import Item
@@ -21,9 +21,9 @@ LIMITS = Limits(seconds=30.0, rows=1_000_000)
 class ExecutionScorer:
     """Compares results."""
 
-    def __init__(self, databases: Mapping[str, Path], *, executor: Executor) -> None:
+    def __init__(self, databases: Mapping[str, Database], *, executor: Executor) -> None:
         self.databases, self.executor = databases, executor
-        self._gold: dict[tuple[Path, str], Result] = {}  # validation asks the same questions again
+        self._gold: dict[tuple[Database, str], Result] = {}  # validation asks the same questions again
 
     def score(self, examples: Sequence[Example], queries: Sequence[str]) -> list[Item]:
         """Run gold and predicted queries, equal ones once and as many at a time as the executor has workers."""
@@ -35,9 +35,9 @@ class ExecutionScorer:
         # In the order of their first use; a result, which may be large, is dropped after its last.
         uses = Counter(query for pair in pairs for query in pair if query not in self._gold)
         ahead = zip(uses, self.executor.map(Query(path, sql) for path, sql in uses), strict=True)
-        results: dict[tuple[Path, str], Result] = {}
+        results: dict[tuple[Database, str], Result] = {}
 
-        def take(query: tuple[Path, str]) -> Result:
+        def take(query: tuple[Database, str]) -> Result:
             if query in self._gold:
                 return self._gold[query]
             while query not in results:
@@ -47,7 +47,7 @@ class ExecutionScorer:
             return results[query] if uses[query] else results.pop(query)
 
         items: list[Item] = []
-        golds: dict[tuple[Path, str], Result] = {}
+        golds: dict[tuple[Database, str], Result] = {}
         for example, (*gold_queries, predicted) in zip(examples, pairs, strict=True):
             for gold_query in gold_queries:
                 golds[gold_query] = take(gold_query)

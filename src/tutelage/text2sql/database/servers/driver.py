@@ -15,6 +15,10 @@ _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_ROWS = 5_000
 
 
+class ServerTooOld(Exception):
+    """The server is older than what is known to hold our promises."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A result that is being read: the names of its columns, and its rows, which come in batches."""

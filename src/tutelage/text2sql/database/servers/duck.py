@@ -23,7 +23,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 _READERS = {".parquet": "read_parquet", ".csv": "read_csv"}
 
 
-def connect_duckdb(database: DatabaseUrl) -> duckdb.DuckDBPyConnection:
+def connect(database: DatabaseUrl) -> duckdb.DuckDBPyConnection:
     """Open a file to read, or a folder's files as views, with no way to any other file.
 
     Raises:
@@ -43,6 +43,12 @@ def connect_duckdb(database: DatabaseUrl) -> duckdb.DuckDBPyConnection:
     else:
         connection = duckdb.connect(path, read_only=True, config=_CONFIG)
         connection.execute("SET enable_external_access = false")
+    schemas = connection.execute(
+        "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() AND NOT internal"
+        " ORDER BY schema_name"
+    ).fetchall()
+    path_of_names = ",".join(["main", *(f'"{name}"' for (name,) in schemas if name != "main" and '"' not in name)])
+    connection.execute(f"SET search_path = '{path_of_names.replace(chr(39), chr(39) * 2)}'")
     # Settings that an open connection alone knows.
     connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
     connection.execute("SET lock_configuration = true")
@@ -58,7 +64,7 @@ class DuckDB:
         Raises:
             duckdb.Error: It cannot be opened.
         """
-        self._connection = connect_duckdb(database)
+        self._connection = connect(database)
 
     def begin(self, sql: str, seconds: float) -> Rows:
         """Start the query, if DuckDB's own parser, too, takes it for a single one."""

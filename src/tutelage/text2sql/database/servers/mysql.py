@@ -1,16 +1,18 @@
 """MySQL and MariaDB, through PyMySQL."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pymysql
 import sqlalchemy as sa
-from pymysql.cursors import SSCursor
+from pymysql.cursors import Cursor, SSCursor
 
 from tutelage.text2sql.database.address import DatabaseUrl
-from tutelage.text2sql.database.servers.driver import CONNECT_SECONDS, LOCK_SECONDS, Rows, in_batches
+from tutelage.text2sql.database.servers.driver import CONNECT_SECONDS, LOCK_SECONDS, Rows, ServerTooOld, in_batches
 from tutelage.text2sql.database.session import Status
 
+_OLDEST_MYSQL, _OLDEST_MARIADB = (8, 0), (10, 3)  # the first with what is used here: WITH, and limits on time
 # Numbers of errors (dev.mysql.com/doc/mysql-errors; MariaDB's from 1900 on).
 _TIMEOUTS = {1317, 1969, 3024}  # killed, max_statement_time, max_execution_time
 _REFUSED = {1044, 1142, 1143, 1227, 1290, 1370, 1792}  # no right; the transaction is read-only
@@ -19,25 +21,64 @@ _LOCKED = {1205, 3572}
 _GONE = {1053, 1927, 2006, 2013, 2055}
 
 
+def connect(database: DatabaseUrl) -> "pymysql.Connection[Cursor]":
+    """Connect, so that all transactions are read-only.
+
+    Raises:
+        pymysql.Error: The server is not there, or does not let us in.
+        ServerTooOld: It is older than we know.
+    """
+    connection = pymysql.connect(**_arguments(database))
+    said = connection.get_server_info()
+    oldest = _OLDEST_MARIADB if _is_mariadb(connection) else _OLDEST_MYSQL
+    version = tuple(int(part) for part in re.findall(r"\d+", said.removeprefix("5.5.5-"))[:2])
+    if version < oldest:
+        connection.close()
+        raise ServerTooOld(f"it is {said}, and {'.'.join(map(str, oldest))} is the oldest that is known")
+    lock = max(1, int(LOCK_SECONDS))
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+        cursor.execute(
+            f"SET SESSION lock_wait_timeout = {lock}, innodb_lock_wait_timeout = {lock}, time_zone = '+00:00'"
+        )
+    return connection
+
+
+def _arguments(database: DatabaseUrl) -> dict[str, Any]:
+    url = sa.make_url(database.url).set(drivername="mysql+pymysql")
+    _, named = url.get_dialect()().create_connect_args(url)
+    named.pop("client_flag", None)  # SQLAlchemy's: counts found rows, which only writes have
+    return {"connect_timeout": CONNECT_SECONDS, "charset": "utf8mb4", **named}
+
+
+def _is_mariadb(connection: "pymysql.Connection[Any]") -> bool:
+    return "mariadb" in connection.get_server_info().lower()
+
+
+def what_it_may_write(connection: "pymysql.Connection[Cursor]") -> str:
+    """Name a right that the user has and does not need; empty for none."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW GRANTS")
+        grants = [str(row[0]).upper() for row in cursor.fetchall()]
+    writing = ("ALL PRIVILEGES", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "SUPER", "FILE")
+    for grant in grants:
+        rights = grant.split(" ON ", 1)[0]
+        if (found := next((right for right in writing if right in rights), None)) is not None:
+            return f"it has the right {found}"
+    return ""
+
+
 class MySQL:
     """A read-only session."""
 
     def __init__(self, database: DatabaseUrl) -> None:
-        """Connect.
-
-        Raises:
-            pymysql.Error: The server is not there, or does not let us in.
-        """
-        url = sa.make_url(database.url).set(drivername="mysql+pymysql")
-        _, named = url.get_dialect()().create_connect_args(url)
-        named.pop("client_flag", None)  # SQLAlchemy's: counts found rows, which only writes have
-        self._arguments = {**named, "connect_timeout": CONNECT_SECONDS}
-        self._connection = pymysql.connect(**self._arguments, autocommit=True, cursorclass=SSCursor)
-        self._is_mariadb = "mariadb" in self._connection.get_server_info().lower()
+        """Connect; see ``connect``."""
+        self._arguments = _arguments(database)
+        self._connection = connect(database)
+        self._connection.autocommit(True)
+        self._connection.cursorclass = SSCursor
+        self._is_mariadb = _is_mariadb(self._connection)
         self._reading = False
-        lock = max(1, int(LOCK_SECONDS))
-        self._do("SET SESSION TRANSACTION READ ONLY")
-        self._do(f"SET SESSION lock_wait_timeout = {lock}, innodb_lock_wait_timeout = {lock}, time_zone = '+00:00'")
 
     def begin(self, sql: str, seconds: float) -> Rows:
         """Start the query; its rows stay on the server until they are fetched."""

@@ -11,7 +11,7 @@ from psycopg.abc import Buffer
 from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
 
 from tutelage.text2sql.database.address import DatabaseUrl
-from tutelage.text2sql.database.servers.driver import CONNECT_SECONDS, LOCK_SECONDS, Rows, in_batches
+from tutelage.text2sql.database.servers.driver import CONNECT_SECONDS, LOCK_SECONDS, Rows, ServerTooOld, in_batches
 from tutelage.text2sql.database.session import Status
 
 # What every session of ours starts with.
@@ -26,6 +26,11 @@ _SETTINGS = {
 }
 # Ends a query whose asker has died. PostgreSQL 14 or newer.
 _WATCH_CLIENT = "SET client_connection_check_interval = 1000"
+_OLDEST = 120000  # older ones get no fixes any more, and are not tested
+_MAY_WRITE = """SELECT CASE WHEN rolsuper THEN 'it is a superuser' ELSE (
+SELECT 'it may write to ' || min(relname) FROM pg_class
+WHERE relkind IN ('r', 'p') AND relnamespace::regnamespace::text = ANY (current_schemas(false)::text[])
+AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE')) END FROM pg_roles WHERE rolname = current_user"""
 _SCHEMAS = """SELECT nspname FROM pg_namespace
 WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'
 AND has_schema_privilege(oid, 'USAGE') ORDER BY nspname <> 'public', nspname"""
@@ -57,25 +62,46 @@ class _Timestamptz(TimestamptzLoader):
             return bytes(data).decode()
 
 
+def connect(database: DatabaseUrl) -> psycopg.Connection[Any]:
+    """Connect, so that all transactions are read-only.
+
+    Raises:
+        psycopg.Error: The server is not there, or does not let us in.
+        ServerTooOld: It is older than we know.
+    """
+    url = sa.make_url(database.url).set(drivername="postgresql+psycopg")
+    arguments, named = url.get_dialect()().create_connect_args(url)
+    named = {"connect_timeout": CONNECT_SECONDS, **named, "autocommit": True}
+    connection: psycopg.Connection[Any] = psycopg.connect(*arguments, **named)
+    version = connection.info.server_version
+    if version < _OLDEST:
+        connection.close()
+        raise ServerTooOld(f"it is PostgreSQL {version // 10000}, and {_OLDEST // 10000} is the oldest that is known")
+    settings = [f"SET {name} = '{value}'" for name, value in _SETTINGS.items()]
+    if version >= 140000:
+        settings.append(_WATCH_CLIENT)
+    connection.execute("; ".join(settings))
+    connection.execute(_set_search_path(connection, "search_path" in str(named.get("options", ""))))
+    for name, loader in (("date", _Date), ("timestamp", _Timestamp), ("timestamptz", _Timestamptz)):
+        connection.adapters.register_loader(name, loader)
+    connection.autocommit = False
+    return connection
+
+
+def what_it_may_write(connection: psycopg.Connection[Any]) -> str:
+    """Name the rights that the role has and does not need; empty for none."""
+    row = connection.execute(_MAY_WRITE).fetchone()
+    connection.rollback()
+    return str(row[0]) if row is not None and row[0] else ""
+
+
 class Postgres:
     """A read-only session."""
 
     def __init__(self, database: DatabaseUrl) -> None:
-        """Connect.
-
-        Raises:
-            psycopg.Error: The server is not there, or does not let us in.
-        """
-        url = sa.make_url(database.url).set(drivername="postgresql+psycopg")
-        arguments, named = url.get_dialect()().create_connect_args(url)
-        self._connection = psycopg.connect(*arguments, connect_timeout=CONNECT_SECONDS, **named, autocommit=True)
-        for name, value in _SETTINGS.items():
-            self._connection.execute(f"SET {name} = '{value}'")
-        if self._connection.info.server_version >= 140000:
-            self._connection.execute(_WATCH_CLIENT)
-        self._connection.execute(_set_search_path(self._connection, "search_path" in str(named.get("options", ""))))
-        for name, loader in (("date", _Date), ("timestamp", _Timestamp), ("timestamptz", _Timestamptz)):
-            self._connection.adapters.register_loader(name, loader)
+        """Connect; see ``connect``."""
+        self._connection = connect(database)
+        self._connection.autocommit = True
 
     def begin(self, sql: str, seconds: float) -> Rows:
         """Open a cursor: that takes one query, and none that writes in its WITH."""

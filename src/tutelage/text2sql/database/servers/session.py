@@ -3,9 +3,15 @@
 import importlib
 import threading
 import time
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from duckdb_engine import ConnectionWrapper
 
 from tutelage.core.errors import ConfigError, DataError, UserError
 from tutelage.text2sql.database.address import DatabaseUrl
@@ -24,28 +30,61 @@ _DRIVERS: dict[Dialect, tuple[str, str, str]] = {
 
 
 def open_driver(database: DatabaseUrl) -> Driver:
-    """Connect to a database.
+    """Connect to a database, to run queries.
 
     Raises:
         ConfigError: The driver's package is not installed.
         DataError: The server is not there, does not let us in, or the file cannot be opened; no password is shown.
     """
-    module, name, extra = _DRIVERS[database.dialect]
+    driver: Driver = _open(database, vars(_module(database))[_DRIVERS[database.dialect][1]])
+    return driver
+
+
+def open_connection(database: DatabaseUrl) -> Any:
+    """Connect to a database, as Python's database API (PEP 249) has it; raises as ``open_driver`` does."""
+    connection = _open(database, vars(_module(database))["connect"])
+    if database.dialect == "duckdb":
+        return ConnectionWrapper(connection)
+    return connection
+
+
+@cache
+def check_server(database: DatabaseUrl) -> None:
+    """Connect once, to find what is wrong before the long part; warn, once, of a role that may write.
+
+    Raises as ``open_driver`` does.
+    """
+    connection = _open(database, vars(_module(database))["connect"])
     try:
-        driver = vars(importlib.import_module(f"{__package__}.{module}"))[name]
+        if database.dialect != "duckdb" and (rights := vars(_module(database))["what_it_may_write"](connection)):
+            warnings.warn(
+                f"{database}: the role can do more than read ({rights}). All that runs here is read-only; a role that "
+                "may only read is safer: docs/use_your_own_database.md says how to make one",
+                stacklevel=2,
+            )
+    finally:
+        connection.close()
+
+
+def _module(database: DatabaseUrl) -> ModuleType:
+    module, _, extra = _DRIVERS[database.dialect]
+    try:
+        return importlib.import_module(f"{__package__}.{module}")
     except ImportError as error:
         raise ConfigError(
             "database",
             f"the driver for {DIALECTS[database.dialect].display} is not installed ({error})",
             f"pip install -e '.[{extra}]'",
         ) from error
+
+
+def _open(database: DatabaseUrl, connect: Callable[[DatabaseUrl], Any]) -> Any:
     try:
-        connected: Driver = driver(database)
+        return connect(database)
     except Exception as error:
         # Each driver's library has errors of its own; none of them shows a password.
         what = " ".join(str(error).split())
         raise DataError("database", f"{database} cannot be opened ({what})", _hint(what)) from None
-    return connected
 
 
 def _hint(said: str) -> str:
