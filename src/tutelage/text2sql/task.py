@@ -52,6 +52,7 @@ from tutelage.text2sql.prompts.bare import Bare
 from tutelage.text2sql.prompts.chat import check_template, end_token
 from tutelage.text2sql.results import comparison, report
 from tutelage.text2sql.results.benchmark_command import (
+    is_benchmark,
     is_scorecard,
     score_command,
     scorecard_command,
@@ -470,9 +471,26 @@ class Text2SqlTask(Task):
             return cls.score_untrained(cfg, folder=Path(cfg.out or folder))
         if is_scorecard(cfg):
             return as_card_metrics(scorecard_command(cfg, folder=folder))
+        if not is_benchmark(cfg):
+            return cls._score_own(cfg, folder=Path(cfg.out or folder))
         scores = score_command(cfg, folder=folder)
         first = scores.systems[0]
         return {f"{cfg.mode}/{name}": scores.score(first, name, cfg.mode).value for name in scores.metrics}
+
+    @classmethod
+    def _score_own(cls, cfg: DictConfig, *, folder: Path) -> Metrics:
+        """Score predictions on questions without a published scorer, on the databases themselves."""
+        files = [cfg.predictions] if isinstance(cfg.predictions, str) else list(cfg.predictions)
+        if len(files) != 1:
+            raise ConfigError(
+                "predictions", f"{len(files)} files", "give one file; two are compared on benchmarks only"
+            )
+        task = run.make_task(cfg, folder=folder, out=folder)
+        assert isinstance(task, cls)
+        tested = task._test_questions()
+        _check_any(tested)
+        with task.executor:
+            return score_own(Path(str(files[0])), tested, scorer=task.scorer, out=folder)
 
     @classmethod
     def score_untrained(cls, cfg: DictConfig, *, folder: Path) -> Metrics:

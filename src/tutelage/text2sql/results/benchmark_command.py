@@ -22,6 +22,11 @@ _BENCHMARKS: dict[str, BenchmarkName] = {
 }
 
 
+def is_benchmark(cfg: DictConfig) -> bool:
+    """Whether the data have a published scorer."""
+    return str(cfg.data.get("_target_")) in _BENCHMARKS
+
+
 def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
     """Score what the config names, print the closing table, and say where the files are.
 
@@ -38,7 +43,7 @@ def score_command(cfg: DictConfig, *, folder: Path) -> Scores:
         raise ConfigError(
             "data",
             f"{target} has no published scorer",
-            "choose data=spider, data=bird or data=defog, or score a run: run=…",
+            "choose data=spider, data=bird or data=defog, your own questions (data=own, data=jsonl), or a run: run=…",
         )
     if OmegaConf.is_missing(cfg.data, "root"):
         raise ConfigError("data.root", "not given", "give the folder that holds the questions: data.root=…")
