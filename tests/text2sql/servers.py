@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -50,7 +51,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: list[str], folder: Path, connect: Any) -> Iterator[None]:
+def serving(command: list[str], folder: Path, connect: Any, *, stop: signal.Signals) -> Iterator[None]:
     """Start a server, wait until it lets us in, and stop it at the end."""
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **unprivileged())
@@ -66,7 +67,7 @@ def serving(command: list[str], folder: Path, connect: Any) -> Iterator[None]:
                 time.sleep(0.05)
         yield
     finally:
-        server.terminate()
+        server.send_signal(stop)
         try:
             server.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -107,7 +108,7 @@ def postgres_server() -> Iterator[str]:
         port = free_port()
         command = [postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
         url = f"postgresql://tutor@127.0.0.1:{port}/postgres"
-        with serving(command, folder, lambda: psycopg.connect(url)):
+        with serving(command, folder, lambda: psycopg.connect(url), stop=signal.SIGINT):  # which waits for no client
             yield url
 
 
@@ -140,7 +141,9 @@ def mariadb_server() -> Iterator[str]:
             mariadbd, "--no-defaults", f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1",
             f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", "--innodb-flush-log-at-trx-commit=0",
         ]  # fmt: skip
-        with serving(command, folder, lambda: pymysql.connect(host="127.0.0.1", port=port, user="root")):
+        with serving(
+            command, folder, lambda: pymysql.connect(host="127.0.0.1", port=port, user="root"), stop=signal.SIGTERM
+        ):
             with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
                 connection.cursor().execute("CREATE DATABASE clinic")
             yield f"mysql://root@127.0.0.1:{port}/clinic"

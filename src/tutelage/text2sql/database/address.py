@@ -1,5 +1,6 @@
 """Where a database lies: the path of a SQLite file, or a URL for everything else."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
@@ -47,12 +48,17 @@ def parse_database(text: str | Path, *, where: str = "database") -> Database:
     """Tell what a database is by how it is written, and a file by its first bytes. Nothing is connected to.
 
     Args:
-        text: A path or a URL.
+        text: A path, a URL, or ``$NAME``: the URL then stands in that variable of the environment, so that no config or
+            report holds its password.
         where: The config key that an error names.
 
     Raises:
         ConfigError: It is a URL, but of no known kind. The message repeats no part that may hold a password.
     """
+    if isinstance(text, str) and text.startswith("$"):
+        if not (found := os.environ.get(text[1:], "")):
+            raise ConfigError(where, f"the environment has no {text[1:]}", f"set it: export {text[1:]}=postgresql://…")
+        text = found
     if isinstance(text, str) and "://" in text:
         return _parse_url(text, where=where)
     path = Path(text)

@@ -117,6 +117,7 @@ def main(arguments: list[str]) -> None:
     """Run a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it closes the pipe
     serve(Connection(int(arguments[0])), text_errors=cast(TextErrors, arguments[1]))
+    os._exit(0)  # DuckDB complains at an interpreter's end of what a thread of ours still holds
 
 
 if __name__ == "__main__":

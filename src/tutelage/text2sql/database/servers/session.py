@@ -11,8 +11,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from duckdb_engine import ConnectionWrapper
-
 from tutelage.core.errors import ConfigError, DataError, UserError
 from tutelage.text2sql.database.address import DatabaseUrl
 from tutelage.text2sql.database.schema import DIALECTS, Dialect
@@ -44,6 +42,8 @@ def open_connection(database: DatabaseUrl) -> Any:
     """Connect to a database, as Python's database API (PEP 249) has it; raises as ``open_driver`` does."""
     connection = _open(database, vars(_module(database))["connect"])
     if database.dialect == "duckdb":
+        from duckdb_engine import ConnectionWrapper  # it loads DuckDB, which processes for other databases do not need
+
         return ConnectionWrapper(connection)
     return connection
 
