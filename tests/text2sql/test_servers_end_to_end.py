@@ -31,8 +31,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-# Golds for PostgreSQL that DuckDB has no function for, or reads in another way.
-DUCKDB_FAILS = ["58", "160", "193", "198"]
+# Golds for PostgreSQL that DuckDB does not run: it has no to_char and no to_date; 193 groups by too little for it.
+DUCKDB_FAILS = ["58", "160", "162", "174", "193", "198"]
 
 
 def load(server: str, root: Path, name: str, *, database: str) -> str:
