@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import sqlglot
+
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store, content_hash
 from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.data.explored import Part, example_of, split_by_template
 from tutelage.text2sql.data.methods import DbExplore, Method, thin
-from tutelage.text2sql.database.address import text_of
+from tutelage.text2sql.database.address import dialect_of, text_of
+from tutelage.text2sql.database.schema import DIALECTS, Dialect
 from tutelage.text2sql.explore.config import explore_settings
 from tutelage.text2sql.explore.pair import read_pairs
 from tutelage.text2sql.explore.pipeline import explore
@@ -149,9 +152,23 @@ def explore_all(
     return examples
 
 
+def _as_sqlite(sql: str, dialect: Dialect) -> str:
+    """Write a query as an exploration reads it, which works on SQLite's; as it is where sqlglot cannot."""
+    if dialect == "sqlite":
+        return sql
+    try:
+        return sqlglot.transpile(sql, read=DIALECTS[dialect].sqlglot, write="sqlite")[0]
+    except (sqlglot.errors.SqlglotError, RecursionError, IndexError):
+        return sql
+
+
 def _seed_file(source: Source, split: Literal["train", "test"], *, store: Store) -> Path | None:
     """Write a split's questions as the exploration reads them."""
-    rows = [{"db_id": e.db_id, "question": e.question, "sql": e.sql} for e in source.split(split) if e.sql is not None]
+    rows = [
+        {"db_id": e.db_id, "question": e.question, "sql": _as_sqlite(e.sql, dialect_of(source.databases[e.db_id]))}
+        for e in source.split(split)
+        if e.sql is not None
+    ]
     if not rows:
         return None
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
