@@ -29,10 +29,13 @@ class NativeRunner:
             run_on: Runs a query in the sandbox.
         """
         self._catalog, self._database, self._is_whole, self._run_on = catalog, database, is_whole, run_on
+        self._written = ("", "")  # the last query, and what it is there: it is asked for again if it is accepted
 
     def native(self, sql: str) -> str:
         """Write a query of the copy's in the database's dialect."""
-        return native_sql(sql, self._catalog, self._database.dialect)
+        if self._written[0] != sql:
+            self._written = (sql, native_sql(sql, self._catalog, self._database.dialect))
+        return self._written[1]
 
     def refuse(self, sql: str, result: Result) -> str | None:
         """Say what is wrong with a query there, given what it gave on the copy; None for nothing."""
