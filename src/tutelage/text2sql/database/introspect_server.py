@@ -165,7 +165,7 @@ def _type_name(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str:
 
 def _duckdb_tables(connection: sa.Connection) -> list[Table]:
     here = "database_name = current_database() AND NOT internal"
-    schema_of = dict(  # of tables with one name the one in main, or else the first
+    schema_of: dict[str, str] = dict(  # of tables with one name the one in main, or else the first
         connection.exec_driver_sql(
             f"""SELECT name, arg_min(schema_name, (schema_name <> 'main', schema_name)) FROM (
             SELECT table_name AS name, schema_name FROM duckdb_tables() WHERE {here}

@@ -114,7 +114,8 @@ class ValueIndex:
             for table in catalog.tables:
                 if table.is_view:  # its values are its tables'
                     continue
-                share = min(1.0, SAMPLED_ROWS / table.num_rows) if (table.num_rows or 0) > MAX_SCANNED_ROWS else 1.0
+                rows = table.num_rows or 0
+                share = SAMPLED_ROWS / rows if rows > MAX_SCANNED_ROWS else 1.0
                 source = sampled_table(server.dialect.name, table, share=share)
                 for column in table.columns:
                     if not any(isinstance(value, str) for value in column.frequent):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage.core.results import METRICS, write_json
+from tutelage.core.task import Metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.evaluation.gold import Item
 from tutelage.text2sql.evaluation.predictions import read_predictions
@@ -11,9 +12,7 @@ from tutelage.text2sql.results.items import ITEMS, write_items
 from tutelage.text2sql.results.scoring import ExecutionScorer, accuracy
 
 
-def score_own(
-    predictions: Path, examples: Sequence[Example], *, scorer: ExecutionScorer, out: Path
-) -> dict[str, float]:
+def score_own(predictions: Path, examples: Sequence[Example], *, scorer: ExecutionScorer, out: Path) -> Metrics:
     """Score a file of predictions by what its queries give, print the score, and write ``items.csv``.
 
     Args:
@@ -30,7 +29,7 @@ def score_own(
     asked = [place for place in range(len(items)) if place not in read.not_asked]
     scored = scorer.score([examples[place] for place in asked], [read.queries[place] for place in asked])
     found = accuracy(scored)
-    metrics = {
+    metrics: Metrics = {
         "test/ex": found.percent,
         "test/ex_low": found.low,
         "test/ex_high": found.high,

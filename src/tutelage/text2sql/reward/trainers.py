@@ -95,11 +95,13 @@ def rows(source: Source, *, prompt: Prompt, reward: Reward | None = None) -> lis
         reward: Leaves out questions whose gold can pay no reward; None keeps all.
 
     Raises:
-        ConfigError: None are left.
+        ConfigError: None are left, or a database is no SQLite file.
     """
     found: list[dict[str, Any]] = []
     for example in source.split("train"):
         database = source.databases[example.db_id]
+        if not isinstance(database, Path):
+            raise ConfigError("data", f"{database} is no SQLite file", "rewards change copies of SQLite files only")
         if example.sql is None or (reward is not None and not reward.says_something(database, example.sql)):
             continue
         turns = prompt.messages(example, source.catalog(example.db_id), matches={})
