@@ -2,8 +2,9 @@
 
     python benchmarks/explore_postgresql.py server=postgresql://user@host/postgres
 
-The user must be allowed to create a database, ``tutelage_benchmark``, which is dropped at the end. Catalog, copy and walks
-are timed together by the clock, in turn, since the server is a process of its own; the ratio is the median over rounds.
+The user must be allowed to create a database, ``tutelage_benchmark``, which is dropped at the end. Catalog, copy and
+walks are timed together by the clock, in turn, since the server is a process of its own; the ratio is the median over
+rounds.
 Writes benchmarks/results/explore_postgresql.{json,md}.
 """
 

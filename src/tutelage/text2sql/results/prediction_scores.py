@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage.core.results import METRICS, write_json
-from tutelage.core.task import Metrics
 from tutelage.text2sql.data.examples import Example
 from tutelage.text2sql.evaluation.gold import Item
 from tutelage.text2sql.evaluation.predictions import read_predictions
@@ -12,7 +11,9 @@ from tutelage.text2sql.results.items import ITEMS, write_items
 from tutelage.text2sql.results.scoring import ExecutionScorer, accuracy
 
 
-def score_own(predictions: Path, examples: Sequence[Example], *, scorer: ExecutionScorer, out: Path) -> Metrics:
+def score_own(
+    predictions: Path, examples: Sequence[Example], *, scorer: ExecutionScorer, out: Path
+) -> dict[str, float | int | str]:
     """Score a file of predictions by what its queries give, print the score, and write ``items.csv``.
 
     Args:
@@ -29,7 +30,7 @@ def score_own(predictions: Path, examples: Sequence[Example], *, scorer: Executi
     asked = [place for place in range(len(items)) if place not in read.not_asked]
     scored = scorer.score([examples[place] for place in asked], [read.queries[place] for place in asked])
     found = accuracy(scored)
-    metrics: Metrics = {
+    metrics: dict[str, float | int | str] = {
         "test/ex": found.percent,
         "test/ex_low": found.low,
         "test/ex_high": found.high,
