@@ -167,7 +167,7 @@ def test_duckdb(duckdb_zoo: str, tmp_path: Path) -> None:
 
 
 def test_a_role_that_may_write_is_named_once(zoo: str, recwarn: pytest.WarningsRecorder) -> None:
-    from tutelage.text2sql.database.address import check_database
+    from tutelage.text2sql.database.check import check_database
 
     owner = DatabaseUrl(zoo.replace("visitor:only-i-know@", "tutor@"), "postgresql")
     for _ in range(2):

@@ -9,7 +9,8 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.data.rows import Row, Rows, read_rows
-from tutelage.text2sql.database.address import Database, check_database, dialect_of, parse_database
+from tutelage.text2sql.database.address import Database, dialect_of, parse_database
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.kept_catalog import fingerprint
 
 _ROW = 'write rows as {"question": "…", "sql": "…", "db_id": "…"}, or with "database": a file or URL'

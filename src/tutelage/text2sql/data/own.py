@@ -8,7 +8,8 @@ from tutelage.core.store import Store, content_hash, file_hash
 from tutelage.text2sql.data.examples import Example, Split
 from tutelage.text2sql.data.questions import Questions
 from tutelage.text2sql.data.rows import read_rows
-from tutelage.text2sql.database.address import check_database, dialect_of, name_of, parse_database
+from tutelage.text2sql.database.address import dialect_of, name_of, parse_database
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.kept_catalog import fingerprint as database_fingerprint
 from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.pair import read_pairs

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from tutelage.core.errors import ConfigError
 from tutelage.text2sql.database.schema import Dialect
-from tutelage.text2sql.database.sqlite_file import check_file
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -120,18 +119,3 @@ def name_of(database: Database) -> str:
 def text_of(database: Database) -> str:
     """Write an address so that ``parse_database`` reads it again; a URL with its password, so not to be shown."""
     return str(database) if isinstance(database, Path) else database.url
-
-
-def check_database(database: Database, *, where: str = "database") -> None:
-    """Find before the long part what is wrong with a database; a server is connected to once.
-
-    Raises:
-        ConfigError: Its driver is not installed.
-        DataError: It is not there, or cannot be read.
-    """
-    if isinstance(database, Path):
-        check_file(database, where=where)
-        return
-    from tutelage.text2sql.database.servers.session import check_server  # sqlglot takes long to load
-
-    check_server(database)

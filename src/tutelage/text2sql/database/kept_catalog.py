@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
-from tutelage.text2sql.database.address import Database, DatabaseUrl, check_database
+from tutelage.text2sql.database.address import Database, DatabaseUrl
 from tutelage.text2sql.database.catalog import read_catalog
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.schema import Catalog, Column, ForeignKey, Table
 
 _VERSION = 2  # of what is written; a change of the schema's classes makes new files

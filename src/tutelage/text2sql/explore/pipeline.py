@@ -25,8 +25,9 @@ from tutelage.core.build import build
 from tutelage.core.errors import ConfigError, DataError, RunError, UserError
 from tutelage.core.randomness import generator
 from tutelage.core.store import Store, content_hash, file_hash, write_atomically
-from tutelage.text2sql.database.address import DatabaseUrl, check_database, parse_database
+from tutelage.text2sql.database.address import DatabaseUrl, parse_database
 from tutelage.text2sql.database.catalog import Catalog, read_catalog
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.executor import Executor, Limits
 from tutelage.text2sql.database.flights import flights_database
 from tutelage.text2sql.database.schema import Dialect

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import Store, write_atomically
 from tutelage.text2sql.data.examples import Example, Source
-from tutelage.text2sql.database.address import check_database
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.executor import Executor, Query, Result
 from tutelage.text2sql.database.values import ValueIndex
 from tutelage.text2sql.inference.generate import Decoding, Engine, NoAnswer, Request

@@ -12,7 +12,8 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store
 from tutelage.text2sql.data.examples import Source
 from tutelage.text2sql.data.questions import Questions
-from tutelage.text2sql.database.address import check_database, name_of, parse_database
+from tutelage.text2sql.database.address import name_of, parse_database
+from tutelage.text2sql.database.check import check_database
 from tutelage.text2sql.database.executor import Executor
 
 if TYPE_CHECKING:
