@@ -29,6 +29,7 @@ from sqlglot.errors import SqlglotError
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.store import Store, file_hash
+from tutelage.text2sql.database.address import Database
 from tutelage.text2sql.database.executor import Executor, Limits, Query, Result
 from tutelage.text2sql.evaluation.execution import execution_match, orders_rows
 from tutelage.text2sql.evaluation.gold_results import GoldResults
@@ -43,6 +44,17 @@ _SEED = 0
 Outcome = Literal[
     "right", "wrong", "no_query", "failed", "reads_nothing", "constant", "gold_says_nothing", "gold_failed"
 ]
+
+
+def file_of(database: Database) -> Path:
+    """The file of a SQLite database.
+
+    Raises:
+        ConfigError: It is no SQLite file. Rewards are paid on changed copies of the database, which only files have.
+    """
+    if not isinstance(database, Path):
+        raise ConfigError("data", f"{database} is no SQLite file", "rewards need one: give a SQLite file")
+    return database
 
 
 @dataclass(frozen=True, slots=True)

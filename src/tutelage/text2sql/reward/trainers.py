@@ -10,7 +10,7 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.examples import Source
 from tutelage.text2sql.database.sqlite_file import check_file
 from tutelage.text2sql.prompts import Prompt, sql_of
-from tutelage.text2sql.reward.judge import Attempt, Reward
+from tutelage.text2sql.reward.judge import Attempt, Reward, file_of
 
 _of_thread = threading.local()
 
@@ -99,9 +99,7 @@ def rows(source: Source, *, prompt: Prompt, reward: Reward | None = None) -> lis
     """
     found: list[dict[str, Any]] = []
     for example in source.split("train"):
-        database = source.databases[example.db_id]
-        if not isinstance(database, Path):
-            raise ConfigError("data", f"{database} is no SQLite file", "rewards change copies of SQLite files only")
+        database = file_of(source.databases[example.db_id])
         if example.sql is None or (reward is not None and not reward.says_something(database, example.sql)):
             continue
         turns = prompt.messages(example, source.catalog(example.db_id), matches={})

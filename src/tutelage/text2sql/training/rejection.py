@@ -26,6 +26,7 @@ from tutelage.text2sql.data.examples import Example, Source
 from tutelage.text2sql.data.methods import Rejection
 from tutelage.text2sql.prompts import sql_of
 from tutelage.text2sql.reward import Attempt, Reward
+from tutelage.text2sql.reward.judge import file_of
 from tutelage.text2sql.training.seed_only import inputs
 
 SAMPLES = "samples.jsonl"  # a line a question: all that the model answered
@@ -122,7 +123,7 @@ def _judge(
         for first in range(0, len(questions), _AT_ONCE):
             part = questions[first : first + _AT_ONCE]
             attempts = [
-                Attempt(source.databases[question.db_id], (question.sql, *question.alternatives), sql_of(text))
+                Attempt(file_of(source.databases[question.db_id]), (question.sql, *question.alternatives), sql_of(text))
                 for question in part
                 if question.sql is not None
                 for text in answers[question.id]
