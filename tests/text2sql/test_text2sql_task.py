@@ -16,6 +16,7 @@ import pytest
 import torch
 from api_server import completion, send, serve
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, MistralConfig
 
@@ -35,6 +36,7 @@ from tutelage.text2sql.results.items import Item, read_items, write_items
 from tutelage.text2sql.results.report import groups
 from tutelage.text2sql.results.scoring import LIMITS, ExecutionScorer, accuracy
 from tutelage.text2sql.task import Text2SqlTask, load_run
+from tutelage.text2sql.training.module import Text2SqlModule
 
 Compose = Callable[..., DictConfig]
 Script = Callable[..., subprocess.CompletedProcess[str]]
@@ -320,6 +322,39 @@ def test_two_rounds_of_rejection_sampling(own: list[str], compose_config: Compos
     assert [path.stat().st_mtime_ns for path in samples] == before
     with pytest.raises(ConfigError, match="rejection learns from a model's own answers"):
         run.open_task(compose_config(*SMALL, *own, "method=rejection"), folder=tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(("scores", "kept"), [((50.0, 10.0), 1), ((10.0, 50.0), 0), ((10.0, 10.0), 0)])
+def test_a_run_that_ends_below_the_untrained_model_keeps_it(
+    scores: tuple[float, float],
+    kept: int,
+    own: list[str],
+    compose_config: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = Tiny(vocabulary=400, hidden_size=32, layers=1, heads=1, context=512).folder(
+        Store(tmp_path / "weights"), texts=["SELECT name FROM person WHERE city = 'Rome'"], seed=1
+    )
+    left = list(scores)
+
+    def validated(self: Text2SqlModule) -> None:
+        self.log("val/ex", left.pop(0))
+
+    monkeypatch.setattr(Text2SqlModule, "on_validation_epoch_end", validated)
+    cfg = compose_config(
+        "task=text2sql", "data=own", *own, "model=smollm2_135m", f"model.path={weights}", "trainer=cpu",
+        "inference.max_new_tokens=4", "trainer.progress_bar=false", "prompt.max_tokens=400", "data.max_length=400",
+        "trainer.max_epochs=1", "data.val_size=1",
+    )  # fmt: skip
+    metrics = run.train(cfg, folder=tmp_path / "run")
+    assert (metrics["val/untrained"], metrics["val/best"], metrics["untrained_kept"]) == (*scores, kept)
+    assert metrics["base/test/ex_count"] == 2  # the row that a pretrained model always has
+    saved = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+    updates = sum(float(tensor.abs().sum()) for name, tensor in saved.items() if "lora_B" in name)
+    assert (updates == 0.0) == bool(kept)  # an adapter begins as no change
+    assert ("the untrained model is kept" in capsys.readouterr().out) == bool(kept)
 
 
 @pytest.mark.parametrize(

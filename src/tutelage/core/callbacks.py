@@ -20,6 +20,7 @@ from tutelage.core.randomness import seed_of
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+UNTRAINED = "untrained.ckpt"
 BEFORE_NAN = "before_nan.ckpt"
 NEVER = 2**63 - 1
 
@@ -27,12 +28,12 @@ NEVER = 2**63 - 1
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name and renames it, so the last good one survives a full disk.
 
-    The best one gets its weights alone: to go on from is what the last one is for.
+    The best one, and the one before training, get their weights alone: to go on from is what the last one is for.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         target = Path(path)
-        if target.name == BEST:
+        if target.name in (BEST, UNTRAINED):
             checkpoint = {"state_dict": checkpoint["state_dict"]}
         temporary = target.with_name(target.name + ".tmp")
         try:

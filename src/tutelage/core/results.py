@@ -86,6 +86,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
             console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
 
 
+def print_warning(text: str) -> None:
+    """Print what must not be overlooked: in red, where there are colours."""
+    Console().print(text, style="bold red", soft_wrap=True, markup=False, highlight=False)
+
+
 def format_value(value: Value) -> str:
     """Write a number with the digits a table needs."""
     if isinstance(value, float):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +25,7 @@ from tutelage.core.callbacks import (
     BEST,
     CHECKPOINTS,
     LAST,
+    UNTRAINED,
     LastCheckpoint,
     NanGuard,
     StepSeed,
@@ -167,6 +168,7 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
     for logger in opened:
         loggers.log_settings(logger, cfg)
     last = folder / CHECKPOINTS / LAST
+    untrained = untrained_score(trainer, module, datamodule, task) if task.keeps_untrained() else None
     trainer.fit(module, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     steps = trainer.global_step
     if trainer.interrupted:
@@ -175,10 +177,23 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
         trainer.validate(module, datamodule=datamodule, verbose=False)
         trainer.save_checkpoint(folder / CHECKPOINTS / BEST, weights_only=True)
     chosen = best.best_model_score if best.best_model_score is not None else trainer.callback_metrics[task.monitor]
-    task.load(module, best_checkpoint(folder))
+    kept = best_checkpoint(folder)
+    before: Metrics = {}
+    if untrained is not None:
+        below = float(chosen) < untrained if task.mode == "max" else float(chosen) > untrained
+        before = {"val/untrained": untrained, "untrained_kept": int(below)}
+        if below:
+            kept = folder / CHECKPOINTS / UNTRAINED
+            if trainer.is_global_zero:
+                results.print_warning(
+                    f"{task.monitor} is {float(chosen):.2f} at best, and {untrained:.2f} without training: the "
+                    "untrained model is kept as this run's answer"
+                )
+    task.load(module, kept)
     started = time.monotonic()
     metrics: Metrics = {
         "val/best": float(chosen),
+        **before,
         **task.evaluate(trainer, module, datamodule),
         "time/train_s": round(train_time.before, 2),
         "time/test_s": round(time.monotonic() - started, 2),
@@ -193,6 +208,19 @@ def _fit(task: Task, opened: list[Logger]) -> Metrics:
         for logger in opened[1:]:
             loggers.log_closing(logger, cfg, metrics, task.closing(metrics), step=steps)
     return metrics
+
+
+def untrained_score(trainer: Trainer, module: LightningModule, datamodule: LightningDataModule, task: Task) -> float:
+    """Score the weights that training starts from, and keep them: once, however often a run is continued."""
+    path = task.folder / CHECKPOINTS / UNTRAINED
+    note = path.with_suffix(".json")
+    if not (note.exists() and path.exists()):
+        trainer.validate(module, datamodule=datamodule, verbose=False)
+        trainer.save_checkpoint(path, weights_only=True)
+        if trainer.is_global_zero:
+            results.write_json(note, {task.monitor: float(trainer.callback_metrics[task.monitor])})
+        trainer.strategy.barrier()
+    return float(results.read_json(note)[task.monitor])
 
 
 def make_trainer(task: Task, *, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:

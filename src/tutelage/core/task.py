@@ -103,6 +103,10 @@ class Task(ABC):
         self.load(module, checkpoint)
         return module
 
+    def keeps_untrained(self) -> bool:
+        """Whether the weights that training starts from are a candidate like any checkpoint, and may stay."""
+        return False
+
     def callbacks(self) -> list[Callback]:
         """Return callbacks of the task's own."""
         return []

@@ -178,7 +178,7 @@ class Text2SqlTask(Task):
             )
 
     def _check_vllm(self) -> None:
-        if self.cfg.trainer.devices > 1 or self.cfg.report.base:
+        if self.cfg.trainer.devices > 1 or self.cfg.report.base is True:
             raise ConfigError(
                 "inference.engine",
                 "vllm holds one model on one device: it cannot be used with several processes, or score other models",
@@ -195,7 +195,7 @@ class Text2SqlTask(Task):
         if isinstance(self.model_spec, Pretrained):
             self.model_spec.fetch()  # exploring takes long, and would be for nothing
         self._check_prompts()
-        if self.cfg.report.base and self.method.explores and self.source.split("train"):
+        if self.cfg.report.base is True and self.method.explores and self.source.split("train"):
             seed_only.train_seed_only(self.cfg, store=self.store, fingerprint=self.source.fingerprint)
 
     def check_scoring(self) -> None:
@@ -386,6 +386,17 @@ class Text2SqlTask(Task):
             return Text2SqlModule(empty, optim=optim, validation=validation, weights=self.language_model)
         return Text2SqlModule(self.language_model(), optim=optim, validation=validation)
 
+    def keeps_untrained(self) -> bool:
+        chosen = self.cfg.report.get("keep_untrained")
+        return isinstance(self.model_spec, Pretrained) if chosen is None else bool(chosen)
+
+    @property
+    def _scores_base(self) -> bool:
+        """Whether the closing table has a row for the model as it was before training."""
+        if self.cfg.report.base is not None:
+            return bool(self.cfg.report.base)
+        return isinstance(self.model_spec, Pretrained) and self.inference.engine == "transformers"
+
     def callbacks(self) -> list[Callback]:
         return [Throughput(every_n_steps=self.cfg.trainer.log_every_n_steps), OutOfMemory()]
 
@@ -430,10 +441,10 @@ class Text2SqlTask(Task):
         metrics = self._answer_and_keep(trainer, model.tokenizer, engine, context=self._context)
         if trainer.is_global_zero and self.cfg.report.merge and model.adapted and own:
             merge(self.pretrained, adapter_folder=self.folder / MODEL, into=self.folder / MERGED)
-        if self.cfg.report.base:
+        if self._scores_base:
             model.cpu()
             metrics |= self._score_other(trainer, "base", lambda: load_untrained(self.pretrained, adapter=self.adapter))
-            if self.method.explores and self.source.split("train"):
+            if self.cfg.report.base is True and self.method.explores and self.source.split("train"):
                 metrics |= self._score_other(trainer, "sft", self._seed_only)
         return metrics
 

@@ -1,5 +1,7 @@
 """Mixtures of seeds and explored pairs, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from tutelage.core.errors import ConfigError
@@ -31,6 +33,37 @@ def test_shares(share: float | None, of_seeds: int, of_pairs: int) -> None:
     assert sum(e.source == "seed" for e in stage) == of_seeds
     assert sum(e.source == "explored" for e in stage) == of_pairs
     assert len({e.id for e in stage}) == len(stage)  # nothing twice
+
+
+@pytest.mark.parametrize(
+    ("most", "share", "chosen"),
+    [
+        # Four that the model misses, six that it has right: what it has right least often comes first.
+        (4, 0.0, "0 1 2 3"),
+        (4, 0.5, "0 1 + 2 easy"),
+        (8, 0.25, "0 1 2 3 + 4 easy"),  # too few that it misses: easy ones fill up
+        (None, 0.5, "0 1 2 3 + 4 easy"),
+        (None, 0.0, "0 1 2 3"),
+        (2, None, "any 2"),
+    ],
+)
+def test_what_a_model_misses_comes_first(most: int | None, share: float | None, chosen: str) -> None:
+    solved = [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    known = [replace(pair, solved=right) for pair, right in zip(pairs(10), solved, strict=True)]
+    (stage,) = DbExplore(max_pairs=most, easy_share=share).stages([], known, seed=1)
+    missed = [int(pair.id[1:]) for pair in stage if pair.solved != 1.0]
+    if chosen != "any 2":
+        hard, _, easy = chosen.partition(" + ")
+        assert missed == [int(number) for number in hard.split()]
+        assert len(stage) - len(missed) == int(easy.split()[0] if easy else 0)
+    assert len(stage) == (most or len(stage)) and stage == sorted(stage, key=lambda pair: pair.id)
+
+
+def test_pairs_that_no_model_answered_are_drawn_evenly() -> None:
+    even = DbExplore(max_pairs=5).stages([], pairs(20), seed=1)
+    assert DbExplore(max_pairs=5, easy_share=0.5).stages([], pairs(20), seed=1) == even
+    with pytest.raises(ConfigError, match="easy_share"):
+        DbExplore(easy_share=1.0)
 
 
 def test_curriculum_goes_level_by_level_and_spreads_seeds() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,7 +9,7 @@ from tutelage.text2sql.explore.facts.store import Facts
 from tutelage.text2sql.explore.graph import build_graph
 from tutelage.text2sql.explore.outcome import Outcome, Rejected
 from tutelage.text2sql.explore.pair import Pair
-from tutelage.text2sql.explore.report import coverage_of, write_report
+from tutelage.text2sql.explore.report import coverage_of, informative, write_report
 
 KEY = ForeignKey("b", ("a_id",), "a", ("id",))
 SELF = ForeignKey("a", ("boss",), "a", ("id",), inferred=True)
@@ -82,6 +83,18 @@ def test_report(tmp_path: Path) -> None:
         assert text in html, text
     assert "<i>" not in html and "<b>" not in html  # names and questions are text, not markup
     assert "somewhere" not in html
+
+
+def test_how_often_a_model_was_right_is_shown(tmp_path: Path) -> None:
+    solved = [replace(one, solved=share) for one, share in zip(OUTCOME.pairs, (0.5, 1.0, 1.0), strict=True)]
+    lost = Rejected("db/6", 6, 1, None, "?", "SELECT 1", (), "disagreed", "1 of 4 answers agree; one that does not: x")
+    outcome = Outcome(pairs=solved, rejected=[*OUTCOME.rejected, lost], num_walks=7)
+    assert informative(outcome) == [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 0, 0), (4, 2, 0)]
+    assert informative(Outcome(pairs=solved, rejected=[], num_walks=7)) == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
+    assert informative(OUTCOME) == []
+    graph = build_graph(CATALOG, readings=[], smoothing=1.0)
+    write_report(tmp_path / "r.html", outcome=outcome, catalog=CATALOG, graph=graph, facts=Facts())
+    assert "<td>4 of 4</td>" in (tmp_path / "r.html").read_text()
 
 
 def test_an_exploration_that_found_nothing_has_a_report(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ class Example:
         difficulty: The source's own word for it; empty for none.
         level: Of an explored pair: how many operators were composed; 0 for a seed.
         source: Written by people (seed) or found by exploring.
+        solved: Of an explored pair: the share of a model's answers, before training, that were right; None where no
+            model was asked.
         alternatives: Other queries that are as right as ``sql``.
     """
 
@@ -35,6 +37,7 @@ class Example:
     level: int = 0
     source: Literal["seed", "explored"] = "seed"
     alternatives: tuple[str, ...] = ()
+    solved: float | None = None
 
 
 class Source(Protocol):

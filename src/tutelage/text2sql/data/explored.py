@@ -24,6 +24,7 @@ def example_of(pair: Pair) -> Example:
         evidence=pair.evidence,
         level=pair.level,
         source="explored",
+        solved=pair.solved,
     )
 
 

@@ -62,6 +62,7 @@ class DbExplore(Method):
         max_seeds: int | None = None,
         max_pairs: int | None = None,
         max_level: int | None = None,
+        easy_share: float | None = None,
         curriculum: bool = False,
         held_out: float = 0.1,
         held_out_size: int = 200,
@@ -75,6 +76,9 @@ class DbExplore(Method):
             max_seeds: The most seed questions, drawn evenly; None for all.
             max_pairs: The most explored pairs, drawn evenly; None for all.
             max_level: The highest level of explored pairs, which have one operator a level from 2 on; None for all.
+            easy_share: The part of explored pairs, in [0, 1), that a model answered right each time before training;
+                they are kept against forgetting, and of the others those come first that it answered right least
+                often. None draws evenly. Pairs that no model answered are drawn evenly in any case.
             curriculum: Go through each epoch level by level; seeds are spread evenly over the levels.
             held_out: The part of explored query templates that is never trained on, to score on.
             held_out_size: The most held-out pairs that are scored.
@@ -83,14 +87,18 @@ class DbExplore(Method):
         """
         if seed_share is not None and not 0 <= seed_share <= 1:
             raise ConfigError("method.seed_share", f"{seed_share} is not a share", "give a number in [0, 1], or null")
+        if easy_share is not None and not 0 <= easy_share < 1:
+            raise ConfigError("method.easy_share", f"{easy_share} is not a share", "give a number in [0, 1), or null")
         _check_share("held_out", held_out)
         _check_share("val_share", val_share)
         self.seed_share, self.max_seeds, self.max_pairs, self.max_level = seed_share, max_seeds, max_pairs, max_level
-        self.curriculum = curriculum
+        self.easy_share, self.curriculum = easy_share, curriculum
         self.held_out, self.held_out_size, self.val_share = held_out, held_out_size, val_share
 
     def stages(self, seeds: Sequence[Example], explored: Sequence[Example], *, seed: int) -> list[list[Example]]:
         pairs = [pair for pair in explored if self.max_level is None or pair.level <= self.max_level]
+        if self.easy_share is not None:
+            pairs = prefer_missed(pairs, self.max_pairs, easy_share=self.easy_share, seed=seed)
         pairs = thin(pairs, self.max_pairs, "explored", seed=seed)
         kept = thin(seeds, self.max_seeds, "seeds", seed=seed)
         if self.seed_share is not None:
@@ -177,6 +185,30 @@ class Rejection(DbExplore):
 def _check_share(key: str, share: float) -> None:
     if not 0 <= share < 0.5:
         raise ConfigError(f"method.{key}", f"{share} leaves too little to train on", "give a number in [0, 0.5)")
+
+
+def prefer_missed(pairs: Sequence[Example], most: int | None, *, easy_share: float, seed: int) -> list[Example]:
+    """Choose pairs by how often a model answered them right before training, in their order.
+
+    Args:
+        pairs: Explored; those that no model answered stay as they are.
+        most: How many are wanted; easy ones fill up what is missing. None takes all that are not easy, and as many easy
+            ones as make up their share.
+        easy_share: The part that it answered right each time.
+        seed: Draws among equals.
+    """
+    judged = [pair for pair in pairs if pair.solved is not None]
+    missed = [pair for pair in judged if pair.solved != 1.0]
+    easy = [pair for pair in judged if pair.solved == 1.0]
+    if most is None:
+        num_missed, num_easy = len(missed), round(len(missed) * easy_share / (1 - easy_share))
+    else:
+        num_missed = min(len(missed), most - min(len(easy), round(most * easy_share)))
+        num_easy = most - num_missed
+    draws = {pair.id: generator(seed, "missed", pair.id).random() for pair in missed}
+    hardest = sorted(missed, key=lambda pair: (pair.solved or 0.0, draws[pair.id]))[:num_missed]
+    chosen = {pair.id for pair in [*hardest, *thin(easy, num_easy, "easy", seed=seed)]}
+    return [pair for pair in pairs if pair.solved is None or pair.id in chosen]
 
 
 def thin(examples: Sequence[Example], most: int | None, *key: str, seed: int) -> list[Example]:

@@ -1,5 +1,6 @@
 """report.html of an exploration: what it teaches, what it never reached, and what was turned away."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -62,6 +63,7 @@ def coverage_of(outcome: Outcome, catalog: Catalog) -> Coverage:
 def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph, facts: Facts) -> None:
     """Write the report; it holds no time and no path, so that the same exploration gives the same bytes."""
     coverage = coverage_of(outcome, catalog)
+    curve = informative(outcome)
     never = [f"{table}.{column}" for (table, column), count in coverage.columns.items() if not count]
     levels = sorted({pair.level for pair in outcome.pairs})
     template = jinja2.Environment(
@@ -81,12 +83,42 @@ def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph
         level_counts=Counter(pair.level for pair in outcome.pairs),
         samplers=sorted(Counter(pair.sampler for pair in outcome.pairs).items()),
         reasons=_reasons(outcome.rejected),
+        informative=curve,
+        most_informative=max((kept + lost for _, kept, lost in curve), default=1),
         notes=catalog.notes,
         facts=_shown_facts(facts),
         num_facts=len(facts),
         likely=LIKELY,
     )
     write_atomically(path, html)
+
+
+def informative(outcome: Outcome) -> list[tuple[int, int, int]]:
+    """Count questions by how many of a model's independent answers were right.
+
+    Returns:
+        For each number of right answers: it, the questions that became pairs, and those that were turned away since
+        too few agree. Empty where no model was asked.
+    """
+    turned_away = [
+        (int(found[1]), int(found[2]))
+        for item in outcome.rejected
+        if item.reason == "disagreed" and (found := re.match(r"(\d+) of (\d+) answers", item.detail))
+    ]
+    solved = [pair.solved for pair in outcome.pairs if pair.solved is not None]
+    if not turned_away and not solved:
+        return []
+    # All were asked the same number of times; where none was turned away, take the smallest number that fits.
+    asked = (
+        turned_away[0][1] if turned_away else next(n for n in range(1, 1001) if all(_is_whole(n * s) for s in solved))
+    )
+    kept = Counter(round(share * asked) for share in solved)
+    lost = Counter(right for right, _ in turned_away)
+    return [(right, kept[right], lost[right]) for right in range(asked + 1)]
+
+
+def _is_whole(number: float) -> bool:
+    return abs(number - round(number)) < 1e-2  # shares are kept with four digits
 
 
 def _shown_facts(facts: Facts) -> list[tuple[str, list[Fact]]]:
