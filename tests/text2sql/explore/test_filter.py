@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import pytest
+import sqlglot
 from concerts import make, opened
 
 from tutelage.text2sql.database.catalog import Catalog
 from tutelage.text2sql.database.executor import Result
 from tutelage.text2sql.explore.filter import Accepted, Guard, Rejection, Seen, check
+from tutelage.text2sql.explore.meaning import idle_part
 from tutelage.text2sql.explore.pair import Candidate, Pair
 
 Check = Callable[..., Accepted | Rejection]
@@ -218,3 +220,42 @@ def test_seen_can_be_filled_again(concerts: tuple[Catalog, Callable[[str], Resul
     assert again.query(accepted.query) and again.template(accepted.template) and again.answer(accepted.answer)
     assert again.result_of(sql) == accepted.result
     assert not Seen(per_template=2).template(accepted.template)
+
+
+def fault(sql: str) -> str | None:
+    """What is idle in a query whose columns are qualified already."""
+    return idle_part(sqlglot.parse_one(sql, dialect="sqlite"))
+
+
+OF_ONE_ROW = "WITH mean AS (SELECT AVG(s.age) AS age FROM singer AS s) "
+OF_MANY = "WITH mean AS (SELECT s.country, AVG(s.age) AS age FROM singer AS s GROUP BY s.country) "
+RANKED = "WITH mean AS (SELECT AVG(s.age) OVER () AS age FROM singer AS s) "
+OF_EACH = "WITH mean AS (SELECT (SELECT AVG(s.age) FROM singer AS s) AS age FROM concert AS c) "
+SHOWN = "SELECT singer.name, singer.age - mean.age FROM singer CROSS JOIN mean"
+
+
+def test_a_step_of_one_row_may_be_joined_to_all_rows() -> None:
+    assert fault(OF_ONE_ROW + SHOWN) is None
+    assert fault(f"{OF_ONE_ROW}SELECT * FROM ({SHOWN}) AS later") is None
+    for many in (OF_MANY, RANKED, OF_EACH):
+        assert fault(many + SHOWN) == "nothing ties mean to the other tables"
+    # A step of one row ties nothing together.
+    assert fault(f"{OF_ONE_ROW}{SHOWN} CROSS JOIN concert") == "nothing ties concert to the other tables"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "singer.age IS NULL OR singer.age IS NOT NULL",
+        "(singer.age IS NOT NULL) OR singer.country = 'Peru' OR (singer.age IS NULL)",
+        "singer.country = 'Peru' OR singer.country <> 'Peru'",
+        "NOT singer.age > 30 OR singer.age > 30",
+    ],
+)
+def test_a_condition_beside_its_negation_is_idle(condition: str) -> None:
+    assert "is true for every row" in str(fault(f"SELECT singer.name FROM singer WHERE {condition}"))
+
+
+def test_alternatives_that_differ_are_not_idle() -> None:
+    assert fault("SELECT singer.name FROM singer WHERE singer.age IS NULL OR singer.country IS NOT NULL") is None
+    assert fault("SELECT singer.name FROM singer WHERE singer.country = 'Peru' OR singer.country <> 'Japan'") is None

@@ -122,6 +122,9 @@ def idle_part(tree: exp.Expr) -> str | None:
     for boolean in tree.find_all(exp.Or, exp.And, exp.Where):
         if any(isinstance(part, exp.Literal | exp.Boolean) for part in boolean.iter_expressions()):
             return f"{boolean.sql(dialect='sqlite')} holds a condition without a column"
+    for either in tree.find_all(exp.Or):
+        if _always_true(either):
+            return f"{either.sql(dialect='sqlite')} is true for every row"
     if tree.find(exp.Rand, exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentTime):
         return "another run gives another answer"
     for function in tree.find_all(exp.Anonymous):
@@ -135,11 +138,47 @@ def idle_part(tree: exp.Expr) -> str | None:
     return None
 
 
+def _always_true(either: exp.Or) -> bool:
+    """Whether a disjunction holds a condition and its negation: ``x IS NULL OR x IS NOT NULL``."""
+    parts = [part.unnest() for part in either.flatten()]
+    negated = [part.this.unnest() for part in parts if isinstance(part, exp.Not)]
+    negated += [exp.EQ(this=part.this, expression=part.expression) for part in parts if isinstance(part, exp.NEQ)]
+    return any(part in negated for part in parts)
+
+
+def _one_row_steps(select: exp.Select) -> set[str]:
+    """The common table expressions in sight that always have one row: joined to all rows, each adds one value."""
+    found: set[str] = set()
+    node: exp.Expr | None = select
+    while node is not None:
+        clause = node.args.get("with_")
+        for step in clause.expressions if clause is not None else ():
+            query = step.this
+            # Neither groups nor a set operation, and nothing beside aggregates.
+            if isinstance(query, exp.Select) and not query.args.get("group") and _aggregates_alone(query):
+                found.add(step.alias_or_name.lower())
+        node = node.parent
+    return found
+
+
+def _aggregates_alone(select: exp.Select) -> bool:
+    """Whether all that a query shows is reckoned from its rows together: no window, no aggregate of a subquery."""
+    return all(
+        any(
+            part.find_ancestor(exp.Select) is select and not isinstance(part.parent, exp.Window)
+            for part in shown.find_all(exp.AggFunc)
+        )
+        for shown in select.expressions
+    )
+
+
 def _untied(select: exp.Select) -> str | None:
     """A table that no condition ties to the others of its FROM."""
     source = select.args.get("from_")
     parts = [source.this] if source is not None else []
     parts += [join.this for join in select.args.get("joins") or ()]
+    one_row = _one_row_steps(select)
+    parts = [part for part in parts if not (isinstance(part, exp.Table) and part.name.lower() in one_row)]
     if len(parts) < 2 or not all(isinstance(part, exp.Table) for part in parts):
         return None  # CROSS JOIN (SELECT AVG(…) …) adds one value
     if any(join.args.get("using") or join.method == "NATURAL" for join in select.args.get("joins") or ()):
