@@ -67,14 +67,15 @@ def native_sql(sql: str, catalog: Catalog, dialect: Dialect) -> str:
 
     SQLite's LIKE ignores case, and so does ILIKE; MySQL's LIKE does by its usual collations.
     """
-    spelled = {
-        name.lower(): name for table in catalog.tables for name in (table.name, *(c.name for c in table.columns))
-    }
+    tables = {table.name.lower(): table.name for table in catalog.tables}
+    columns = {column.name.lower(): column.name for table in catalog.tables for column in table.columns}
     tree = sqlglot.parse_one(sql, dialect="sqlite")
     # Names of the query's own (aliases, steps) are written one way throughout.
     own = {alias.name.lower() for alias in tree.find_all(exp.TableAlias, exp.Alias) if alias.name}
     for name in tree.find_all(exp.Identifier):
-        true = spelled.get(name.this.lower())
+        # A table and a column may have one name, in two spellings.
+        of_table = isinstance(name.parent, exp.Table) or name.arg_key == "table"
+        true = (tables if of_table else columns).get(name.this.lower())
         if true is not None and name.this.lower() not in own:
             name.set("this", true)
             name.set("quoted", name.args.get("quoted") or true != true.lower())
