@@ -25,7 +25,7 @@ def test_the_command_line() -> None:
         run=Path("runs/x"), question="How many flights?"
     )
     asked = parse(["Is a = b?", "run=r", "database=d.sqlite", "db_id=d", "rows=5"])
-    assert asked == AskSettings(run=Path("r"), question="Is a = b?", database=Path("d.sqlite"), db_id="d", rows=5)
+    assert asked == AskSettings(run=Path("r"), question="Is a = b?", database="d.sqlite", db_id="d", rows=5)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_another_database(run: SimpleNamespace, tmp_path: Path, capsys: pytest.C
         connection.execute("DELETE FROM item WHERE price < 9")
     connection.close()
     run.answers = ["SELECT count(*) AS n FROM item"]
-    ask(AskSettings(run=run.folder, question="How many?", database=other), run.load_run)
+    ask(AskSettings(run=run.folder, question="How many?", database=str(other)), run.load_run)
     assert " ".join(capsys.readouterr().out.split()[:11]) == "SELECT count(*) AS n FROM item n ─── 1 1 row,"
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run: no folder"):
         ask(AskSettings(run=tmp_path / "nowhere", question="Q?"), never)
     with pytest.raises(DataError, match="no file"):
-        ask(AskSettings(run=tmp_path, question="Q?", database=tmp_path / "nothing.sqlite"), never)
+        ask(AskSettings(run=tmp_path, question="Q?", database=str(tmp_path / "nothing.sqlite")), never)
 
 
 def test_a_run_of_the_other_task(tmp_path: Path) -> None:
