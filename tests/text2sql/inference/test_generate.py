@@ -86,9 +86,9 @@ def test_a_schema_is_read_once_and_answers_stay(
     read: list[int] = []
     prefill = LanguageModel.prefill
 
-    def counting(self: LanguageModel, ids: torch.Tensor) -> Any:
+    def counting(self: LanguageModel, ids: torch.Tensor, **before: Any) -> Any:
         read.append(len(ids))
-        return prefill(self, ids)
+        return prefill(self, ids, **before)
 
     monkeypatch.setattr(LanguageModel, "prefill", counting)
     assert engine(model).generate(prompts, asked) == expected
@@ -105,9 +105,9 @@ def test_samples_of_one_question_share_its_prompt(model: LanguageModel, monkeypa
     lengths: list[int] = []
     prefill = LanguageModel.prefill
 
-    def measuring(self: LanguageModel, ids: torch.Tensor) -> Any:
+    def measuring(self: LanguageModel, ids: torch.Tensor, **before: Any) -> Any:
         lengths.extend([ids.shape[1]] * len(ids))
-        return prefill(self, ids)
+        return prefill(self, ids, **before)
 
     monkeypatch.setattr(LanguageModel, "prefill", measuring)
     assert engine(model).generate([prompt], asked) == expected

@@ -1,6 +1,7 @@
 """What a database is made of: columns, tables, keys."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 # What a cell can hold and a literal can say. Blobs are left out of statistics.
@@ -79,7 +80,7 @@ class Table:
         raise KeyError(f"{self.name}.{name}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no room for what is kept
 class Catalog:
     """A database as introspection saw it. ``notes`` tells what was left out, and why."""
 
@@ -91,10 +92,11 @@ class Catalog:
 
     def table(self, name: str) -> Table:
         """Find a table by its name, whatever its case. Raises KeyError."""
-        for table in self.tables:
-            if table.name.casefold() == name.casefold():
-                return table
-        raise KeyError(name)
+        return self._by_name[name.casefold()]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Table]:
+        return {table.name.casefold(): table for table in reversed(self.tables)}  # of two, the first
 
     def column(self, table: str, name: str) -> Column:
         """Find a column by its table and name, whatever their case. Raises KeyError."""
@@ -104,3 +106,13 @@ class Catalog:
     def foreign_keys(self) -> tuple[ForeignKey, ...]:
         """The keys of all tables, declared and inferred."""
         return tuple(key for table in self.tables for key in table.foreign_keys)
+
+    @cached_property
+    def key_columns(self) -> frozenset[tuple[str, str]]:
+        """Table and column, both case-folded, of what foreign keys lead from or to."""
+        ends = [
+            end
+            for key in self.foreign_keys
+            for end in ((key.table, key.columns), (key.referred_table, key.referred_columns))
+        ]
+        return frozenset((table.casefold(), column.casefold()) for table, columns in ends for column in columns)

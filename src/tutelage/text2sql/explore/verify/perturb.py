@@ -181,6 +181,7 @@ def perturb(sample: Mapping[str, Sequence[Row]], catalog: Catalog, *, number: in
 def _add_twins(rows: Rows, table: Table, catalog: Catalog) -> None:
     """Repeat rows under another key, with the rows that refer to them, so that DISTINCT shows."""
     own = rows[table.name]
+    children = _children_by_pairs(table, catalog)
     references = {name.casefold() for key in table.foreign_keys for name in key.columns}
     free = [_place(table, name) for name in table.primary_key if name.casefold() not in references]
     if table.primary_key and not free:
@@ -192,22 +193,24 @@ def _add_twins(rows: Rows, table: Table, catalog: Catalog) -> None:
             place = free[number % len(free)]
             numbers = [other[place] for other in own if isinstance(other[place], int)]
             twin[place] = max(numbers) + number if isinstance(row[place], int) else f"{row[place]} {number}"
-            _repeat_children(rows, table, catalog, row[place], twin[place])
+            for child, own_place in children:
+                for of_child in [other for other in rows[child] if other[own_place] == row[place]][:3]:
+                    rows[child].append([*of_child[:own_place], twin[place], *of_child[own_place + 1 :]])
         twins.append(twin)
     rows[table.name] = own[:_FEWEST] + twins + own[_FEWEST:]
 
 
-def _repeat_children(rows: Rows, table: Table, catalog: Catalog, old: Any, new: Any) -> None:
-    """Let the rows of tables of pairs that refer to a row refer to its twin, too."""
+def _children_by_pairs(table: Table, catalog: Catalog) -> list[tuple[str, int]]:
+    """Tables of pairs that refer to a table, and the place of the column that does: twins get their rows, too."""
+    if len(table.primary_key) != 1:
+        return []
+    found = []
     for key in catalog.foreign_keys:
-        child = catalog.table(key.table)
-        if key.referred_table.casefold() != table.name.casefold() or len(key.columns) != 1:
-            continue
-        if len(table.primary_key) != 1 or len(child.primary_key) == 1:
-            continue  # its own rows have twins, which refer to the same parent
-        place = _place(child, key.columns[0])
-        for row in [row for row in rows[child.name] if row[place] == old][:3]:
-            rows[child.name].append([*row[:place], new, *row[place + 1 :]])
+        if key.referred_table.casefold() == table.name.casefold() and len(key.columns) == 1:
+            child = catalog.table(key.table)
+            if len(child.primary_key) != 1:  # else its own rows have twins, which refer to the same parent
+                found.append((child.name, _place(child, key.columns[0])))
+    return found
 
 
 def _with_more(sample: Sequence[Row], table: Table, random: np.random.Generator) -> list[Row]:
@@ -233,15 +236,9 @@ def _with_more(sample: Sequence[Row], table: Table, random: np.random.Generator)
 
 def in_key(column: Column, catalog: Catalog) -> bool:
     """Whether a column takes part in a key, whose values are not moved freely."""
-    table = catalog.table(column.table)
-    if column.name in table.primary_key:
+    if column.name in catalog.table(column.table).primary_key:
         return True
-    name = (column.table.casefold(), column.name.casefold())
-    return any(
-        name in {(key.table.casefold(), part.casefold()) for part in key.columns}
-        or name in {(key.referred_table.casefold(), part.casefold()) for part in key.referred_columns}
-        for key in catalog.foreign_keys
-    )
+    return (column.table.casefold(), column.name.casefold()) in catalog.key_columns
 
 
 def _redraw(rows: list[Row], place: int, column: Column, random: np.random.Generator) -> None:
