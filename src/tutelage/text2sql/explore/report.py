@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import jinja2
-
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import render_page
 from tutelage.text2sql.database.schema import Catalog, ForeignKey
 from tutelage.text2sql.explore.drawing import MAX_TABLES, draw_graph
 from tutelage.text2sql.explore.facts.fact import Fact
@@ -66,10 +65,9 @@ def write_report(path: Path, *, outcome: Outcome, catalog: Catalog, graph: Graph
     curve = informative(outcome)
     never = [f"{table}.{column}" for (table, column), count in coverage.columns.items() if not count]
     levels = sorted({pair.level for pair in outcome.pairs})
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template("report.html.jinja")
-    html = template.render(
+    html = render_page(
+        "tutelage.text2sql.explore",
+        "report.html.jinja",
         db_id=catalog.db_id,
         outcome=outcome,
         num_columns=graph.num_nodes,

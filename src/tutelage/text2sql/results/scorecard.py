@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.store import write_atomically
+from tutelage.core.templates import render_page
 from tutelage.text2sql.data.scorecard import SETS, SetName
 from tutelage.text2sql.database.defog import DefogDialect
 from tutelage.text2sql.database.executor import Limits
@@ -395,10 +394,12 @@ def _number(score: Score) -> dict[str, Any]:
 
 
 def _html(card: Card) -> str:
-    environment = Environment(
-        loader=PackageLoader("tutelage.text2sql.results", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     operators = [name for name in (*OPERATORS, UNPARSED) if any(name in found for found in card.operators.values())]
-    return environment.get_template("scorecard.html.jinja").render(
-        card=card, sets=SETS, operators=operators, versions=versions()
+    return render_page(
+        "tutelage.text2sql.results",
+        "scorecard.html.jinja",
+        card=card,
+        sets=SETS,
+        operators=operators,
+        versions=versions(),
     )
