@@ -10,10 +10,10 @@ import pytest
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.text2sql.data.defog import Defog
-from tutelage.text2sql.database.defog import declines, expand, read_defog
+from tutelage.text2sql.database.defog import DefogDialect, declines, expand, read_defog
 from tutelage.text2sql.database.executor import Executor, Result
 from tutelage.text2sql.evaluation.defog_judge import gives_the_same, includes, sort_keys
-from tutelage.text2sql.evaluation.score import score_predictions
+from tutelage.text2sql.evaluation.score import Scores, score_predictions
 from tutelage.text2sql.results.benchmark_report import as_json, table, write_reports
 from tutelage.text2sql.results.scoring import LIMITS, ExecutionScorer
 
@@ -212,20 +212,27 @@ def test_golds_of_postgresql_on_duckdb(root: Path, tmp_path: Path) -> None:
         )
 
 
+def first_golds_scored(root: Path, folder: Path, *, dialect: DefogDialect, server: str | None = None) -> Scores:
+    """Score the first gold of each question as a prediction."""
+    questions, _ = read_defog(root, dialect=dialect, unanswerable=False)
+    golds = folder / "gold.json"
+    golds.write_text(json.dumps([question.golds[0] for question in questions]))
+    return score_predictions(
+        benchmark="defog",
+        root=root,
+        predictions=[golds],
+        store=folder / "store",
+        split="questions",
+        dialect=dialect,
+        server=server,
+    )
+
+
 def test_the_real_golds_on_duckdb(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "defog"
     if not (root / "duckdb").is_dir():
         pytest.skip(f"no Defog at {root}")
-    questions, _ = read_defog(root, dialect="duckdb", unanswerable=False)
-    (tmp_path / "gold.json").write_text(json.dumps([question.golds[0] for question in questions]))
-    scores = score_predictions(
-        benchmark="defog",
-        root=root,
-        predictions=[tmp_path / "gold.json"],
-        store=tmp_path / "store",
-        split="questions",
-        dialect="duckdb",
-    )
+    scores = first_golds_scored(root, tmp_path, dialect="duckdb")
     assert scores.gold.statuses == {"correct": 204, "error": 1, "gold_error": 5}
     wrong = [i.id for i, o in zip(scores.benchmark.items, scores.gold.outcomes, strict=True) if o.status != "correct"]
     assert wrong == ["58", "160", "162", "174", "193", "198"]
@@ -241,15 +248,5 @@ def test_the_real_golds_on_postgresql(shared_data: Path, postgres_url: str, tmp_
             connection.execute(f'CREATE DATABASE "{file.stem}"')
         with psycopg.connect(postgres_url.replace("/postgres", f"/{file.stem}")) as connection:
             connection.execute(file.read_text())
-    questions, _ = read_defog(root, dialect="postgresql", unanswerable=False)
-    (tmp_path / "gold.json").write_text(json.dumps([question.golds[0] for question in questions]))
-    scores = score_predictions(
-        benchmark="defog",
-        root=root,
-        predictions=[tmp_path / "gold.json"],
-        store=tmp_path / "store",
-        split="questions",
-        dialect="postgresql",
-        server=postgres_url.removesuffix("/postgres"),
-    )
+    scores = first_golds_scored(root, tmp_path, dialect="postgresql", server=postgres_url.removesuffix("/postgres"))
     assert scores.gold.statuses == {"correct": 210}
